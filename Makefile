@@ -1,0 +1,45 @@
+# Set-up, demo, tests and benchmarks. `make help` lists the targets.
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+RUN      := $(VENV)/bin/python
+STAMP    := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@echo
+	@echo 'variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PIP_ARGS=$(PIP_ARGS)'
+
+setup: $(STAMP)  ## make the environment in $(VENV)
+
+# The stamp depends on pyproject.toml: a second call starts at once, a changed dependency installs again.
+$(STAMP): pyproject.toml
+	@echo 'Setting up $(VENV). The default torch build on Linux brings CUDA libraries: about 5.6 GB on disk.'
+	@echo 'For the CPU-only build (under 1 GB) see "Install" in README.md.'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install $(PIP_ARGS) -e '.[dev]'
+	$(RUN) -m gen.preflight
+	@touch $@
+
+demo: $(STAMP)  ## train a DCGAN and a VAE, sample both, measure their checkerboards
+	$(RUN) -m gen.demo
+
+test: $(STAMP)  ## run the tests
+	$(RUN) -m pytest -m 'not slow'
+
+test-slow: $(STAMP)  ## run the tests that take minutes
+	$(RUN) -m pytest -m slow
+
+lint: $(STAMP)  ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(STAMP)  ## run the benchmarks that need no data
+	$(RUN) benchmarks/calibration.py --quick
+
+clean:  ## remove the environment and caches; runs/ is kept
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis gen.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
