@@ -1,0 +1,231 @@
+"""What a run is: frozen dataclasses that check themselves and go to and from plain dicts.
+
+Every field carries its help, unit and rule; `gen.options` makes the command line from them. This
+module imports neither torch nor the networks, so that `--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+# Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
+# convolution would shift the image by half a pixel, so only the transposed one has them.
+KERNEL_SIZES: dict[str, tuple[int, ...]] = {
+    "transposed": (4, 2, 3, 5, 6),
+    "nearest": (3, 5),
+    "bilinear": (3, 5),
+    "subpixel": (3, 5),
+}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its help text, unit and rule: low ≤ value ≤ high, value > above."""
+    rule = {"low": low, "high": high, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **rule})
+
+
+def _violation(value: Any, rule: Any) -> str | None:
+    """What `rule` demands of `value`, or None where it is met."""
+    if rule["choices"]:
+        return None if value in rule["choices"] else "one of " + ", ".join(rule["choices"])
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            return "a finite number"
+        if rule["low"] is not None and number < rule["low"]:
+            return f"at least {rule['low']}"
+        if rule["high"] is not None and number > rule["high"]:
+            return f"at most {rule['high']}"
+        if rule["above"] is not None and number <= rule["above"]:
+            return f"above {rule['above']}"
+    return None
+
+
+class Checked:
+    """Checks every field against its type and rule on construction.
+
+    Raises:
+        ValueError: `name is value; must be rule`.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if hints[field.name] is float and type(value) is int:
+                object.__setattr__(self, field.name, value := float(value))
+            if hints[field.name] == tuple[int, int] and isinstance(value, list):
+                object.__setattr__(self, field.name, value := tuple(value))
+            if not _has_type(value, hints[field.name]):
+                wanted = getattr(hints[field.name], "__name__", hints[field.name])
+                raise ValueError(f"{field.name} is {value!r}; must be of type {wanted}")
+            demand = _violation(value, field.metadata) if field.metadata else None
+            if demand:
+                shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ValueError(f"{field.name} is {shown}; must be {demand}")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    if hint == tuple[int, int]:
+        return isinstance(value, tuple) and [type(x) for x in value] == [int, int]
+    return type(value) is hint
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The networks."""
+
+    model: str = "dcgan"
+    size: tuple[int, int] = option((64, 64), "image size, S or HxW", unit="pixels", low=8, high=4096)
+    channels: int = option(3, "1 gray, 3 RGB, 4 RGBA", low=1, high=4)
+    latent: int = option(100, "length of the latent vector", low=1, high=65536)
+    width: int = option(64, "channels of the finest inner map", low=1, high=4096)
+    upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
+    kernel_size: int = option(
+        0,
+        "its kernel: transposed 2-6, others 3 or 5; 0 takes the usual one (4, others 3)",
+        low=0,
+        high=6,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = KERNEL_SIZES[self.upsample]
+        if self.kernel_size == 0:
+            object.__setattr__(self, "kernel_size", sizes[0])
+        if self.kernel_size not in sizes:
+            offered = ", ".join(map(str, sorted(sizes)))
+            raise ValueError(
+                f"kernel_size is {self.kernel_size}; upsample {self.upsample} takes {offered}"
+            )
+        if self.channels == 2:
+            raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """The images."""
+
+    data: str = option("shapes", "data set by name, or a folder, .npy or .npz file")
+    data_root: str = option("data", "where named sets lie or are downloaded to")
+    flip: bool = option(False, "mirror half of the images left to right")
+    workers: int = option(2, "threads that decode images", low=0, high=256)
+
+
+@dataclass(frozen=True)
+class GANConfig(Checked):
+    """The adversarial objective."""
+
+    loss: str = option("nonsaturating", "GAN loss", choices=("nonsaturating", "hinge", "lsgan"))
+    lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
+    beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
+    beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
+
+
+@dataclass(frozen=True)
+class VAEConfig(Checked):
+    """The evidence lower bound."""
+
+    likelihood: str = option(
+        "bernoulli", "p(x|z); gaussian fits its one variance", choices=("bernoulli", "gaussian")
+    )
+    beta: float = option(1.0, "weight of KL, per image against summed likelihood", low=0, high=1e6)
+    warmup: int = option(0, "beta rises linearly from 0 over this many", unit="steps", low=0)
+    lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """The loop."""
+
+    steps: int = option(5000, "total length of the run", unit="steps", low=1, high=10**9)
+    batch_size: int = option(64, "images per step", unit="images", low=2, high=65536)
+    seed: int = option(0, "seed of weights, order and noise", low=0, high=2**63 - 1)
+    ema_half_life: float = option(
+        10_000.0, "half-life of the weight average; 0 averages nothing", unit="images", low=0
+    )
+    precision: str = option("fp32", "arithmetic of the networks", choices=("fp32", "bf16"))
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    compile: bool = option(False, "compile the networks (torch.compile)")
+    channels_last: bool = option(True, "memory format of the networks")
+    snapshot_every: int = option(1000, "checkpoint and sample rhythm", unit="steps", low=1)
+    log_every: int = option(50, "logging rhythm", unit="steps", low=1)
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """What the command line offers for one model: its objective and where defaults differ."""
+
+    objective: type[Checked]
+    help: str
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+MODELS: dict[str, ModelKind] = {
+    "dcgan": ModelKind(GANConfig, "Train a DCGAN (Radford et al. 2016)."),
+    "vae": ModelKind(
+        VAEConfig,
+        "Train a convolutional VAE (Kingma and Welling 2014).",
+        {"latent": 20, "batch_size": 128},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, whole."""
+
+    model: ModelConfig
+    data: DataConfig
+    objective: Checked
+    training: TrainingConfig
+
+    @staticmethod
+    def sections(model: str) -> dict[str, type[Checked]]:
+        """Section name → its dataclass, for one model."""
+        if model not in MODELS:
+            raise ValueError(f"model is {model!r}; must be one of {', '.join(MODELS)}")
+        return {
+            "model": ModelConfig,
+            "data": DataConfig,
+            "objective": MODELS[model].objective,
+            "training": TrainingConfig,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, dict[str, Any]]) -> RunConfig:
+        """Build and check a run from plain values; what is not given takes the model's default.
+
+        Raises:
+            ValueError: a section or key that does not exist, or a value against its rule.
+        """
+        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+            raise ValueError("a configuration is an object of objects: model, data, …")
+        model = values.get("model", {}).get("model", "dcgan")
+        sections = cls.sections(model)
+        if unknown := set(values) - set(sections):
+            raise ValueError(f"unknown section {sorted(unknown)}; there are {', '.join(sections)}")
+        parts = {}
+        for name, kind in sections.items():
+            fields = {field.name for field in dataclasses.fields(kind)}
+            given = values.get(name, {})
+            if unknown := set(given) - fields:
+                raise ValueError(f"{name} of {model} has no {sorted(unknown)}; it has {fields}")
+            defaults = {k: v for k, v in MODELS[model].defaults.items() if k in fields}
+            parts[name] = kind(**{**defaults, **given})
+        return cls(**parts)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values; `from_dict` gives the same run back."""
+        return dataclasses.asdict(self)

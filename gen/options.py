@@ -1,0 +1,124 @@
+"""Dataclass fields that carry help → click options, in groups; and commands that err in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, get_type_hints
+
+import click
+
+from gen.config import Checked
+
+
+class Size(click.ParamType):
+    """`64` or `34x45` (height x width) → (H, W)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Parse, or fail with the two forms."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+            self.fail(f"{value!r} is not a size; write 64 or 34x45 (height x width)", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+class GroupedOption(click.Option):
+    """An option that knows the heading it stands under in `--help`."""
+
+    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class Command(click.Command):
+    """Grouped help, `--debug`, and every failure as one line: exit 2 for usage, 1 for the world."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.append(
+            GroupedOption(["--debug"], is_flag=True, group="Other", help="Show tracebacks.")
+        )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One block per group, in order of appearance; runnable examples at the end."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record:
+                groups.setdefault(getattr(param, "group", "Other"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"  {line.strip()}\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; turn what goes wrong into one line and an exit code."""
+        debug = ctx.params.pop("debug", False)
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if debug:
+                raise
+            raise click.ClickException(one_line(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line; the class stands before messages that do not explain themselves."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(str(error).split()) or "no message"
+    expected = type(error).__module__.startswith("gen.") or isinstance(error, ValueError)
+    return text if expected else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+class ChoiceGroup(click.Group):
+    """A group that answers an unknown command with the list of those there are."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or fail with the choices."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
+        return super().resolve_command(ctx, args)
+
+
+def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list[click.Option]:
+    """One click option per field that carries help. Values not given arrive as None."""
+    hints = get_type_hints(cls)
+    made = []
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        default = defaults.get(field.name, field.default)
+        text = f"{field.metadata['help']}  [{_default_text(field, default)}]"
+        kind: Any = {"type": hints[field.name]}
+        if hints[field.name] is bool:
+            kind, flag = {}, f"{flag}/--no-{flag[2:]}"
+        elif hints[field.name] == tuple[int, int]:
+            kind = {"type": Size()}
+        elif field.metadata["choices"]:
+            kind = {"type": click.Choice(field.metadata["choices"])}
+        made.append(GroupedOption([flag], default=None, help=text, group=group, **kind))
+    return made
+
+
+def _default_text(field: dataclasses.Field[Any], default: Any) -> str:
+    unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+    if isinstance(default, tuple):
+        default = "x".join(map(str, default))
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    return f"default: {default:g}{unit}" if isinstance(default, float) else f"default: {default}{unit}"

@@ -1,0 +1,79 @@
+"""Losses. Each takes whole batches and returns a sum per image, averaged over the batch (0-d)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class GANLoss(NamedTuple):
+    """A pair of losses on the discriminator's logits (B,)."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]  # logits of real, logits of fake
+    generator: Callable[[Tensor], Tensor]  # logits of fake
+
+
+GAN_LOSSES: dict[str, GANLoss] = {
+    # Goodfellow et al. 2014, section 3: −log D(x) − log(1 − D(G(z))); −log D(G(z)).
+    "nonsaturating": GANLoss(
+        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        lambda fake: F.softplus(-fake).mean(),
+    ),
+    # Lim and Ye 2017, Miyato et al. 2018, equations 16 and 17.
+    "hinge": GANLoss(
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        lambda fake: -fake.mean(),
+    ),
+    # Mao et al. 2017, equation 9, with a = 0, b = c = 1.
+    "lsgan": GANLoss(
+        lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
+        lambda fake: (fake - 1).square().mean() / 2,
+    ),
+}
+
+
+def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
+    """−log p(x|z) in nats per image; pixels x = (images + 1)/2 in [0, 1], p = sigmoid(2·logits).
+
+    The factor 2 makes tanh(logits), the decoder's image, equal to 2p − 1. Grey pixels count as
+    probabilities, as is customary (Kingma and Welling 2014, appendix C.1).
+    """
+    pixels = (images + 1) / 2
+    return F.binary_cross_entropy_with_logits(2 * logits, pixels, reduction="sum") / len(images)
+
+
+# The variance of rounding to one of 256 levels, which are 2/255 apart in [−1, 1].
+ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
+
+
+def gaussian_nll(logits: Tensor, images: Tensor) -> Tensor:
+    """−log p(x|z) in nats per image, N(tanh(logits), σ²) with one σ² for all pixels.
+
+    σ² is the batch's mean squared error, which maximises the likelihood (Rybkin et al. 2021,
+    σ-VAE, equation 6), so nothing needs tuning; at least the variance of 8-bit rounding.
+    """
+    square = (logits.tanh() - images).square()
+    variance = square.mean().detach().clamp_min(ROUNDING_VARIANCE)
+    nll = (square / variance + (2 * math.pi * variance).log()) / 2
+    return nll.sum() / len(images)
+
+
+LIKELIHOODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bernoulli": bernoulli_nll,
+    "gaussian": gaussian_nll,
+}
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) in nats per image; inputs (B, Z) (Kingma and Welling 2014, app. B)."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum() / (2 * len(mean))
+
+
+def reparametrize(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Draw z ~ N(μ, σ²), differentiable in both (ibid., section 2.4)."""
+    return mean + torch.randn_like(mean) * (log_variance / 2).exp()

@@ -1,0 +1,125 @@
+"""Objectives: which networks play, in which turns, for which loss. Mathematics only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gen.config import GANConfig, RunConfig, VAEConfig
+
+from .losses import GAN_LOSSES, LIKELIHOODS, kl_divergence, reparametrize
+
+Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One player's turn. The optimizer alone says which weights the turn may change."""
+
+    name: str
+    optimizer: torch.optim.Optimizer
+    # images (B, C, H, W) in [−1, 1] and the step → 0-d loss and metrics.
+    loss: Callable[[Tensor, int], tuple[Tensor, Metrics]]
+    every: int = 1
+
+
+class Objective(Protocol):
+    """What the loop needs to know of a model."""
+
+    modules: Mapping[str, nn.Module]  # what a checkpoint holds, by name
+    averaged: tuple[str, ...]  # those whose moving average is kept and sampled
+    phases: tuple[Phase, ...]  # taken in order, once per step
+
+
+def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr, betas, fused=True)
+
+
+class GAN:
+    """A discriminator's and a generator's turn (Goodfellow et al. 2014, algorithm 1)."""
+
+    averaged = ("generator",)
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: GANConfig) -> None:
+        self.modules = modules
+        self.generator, self.discriminator = modules["generator"], modules["discriminator"]
+        self.losses = GAN_LOSSES[config.loss]
+        betas = (config.beta1, config.beta2)
+        self.phases = (
+            Phase(
+                "discriminator",
+                _adam(self.discriminator.parameters(), config.lr, betas),
+                self.discriminator_loss,
+            ),
+            Phase(
+                "generator",
+                _adam(self.generator.parameters(), config.lr, betas),
+                self.generator_loss,
+            ),
+        )
+
+    def generate(self, like: Tensor) -> Tensor:
+        """As many images as `like` has, from fresh latents."""
+        return self.generator(torch.randn(len(like), self.generator.latent, device=like.device))
+
+    def discriminator_loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """Tell real from fake; the two batches pass apart, so batch norm sees one kind at a time."""
+        with torch.no_grad():
+            fakes = self.generate(images)
+        real = self.discriminator(images).float()
+        fake = self.discriminator(fakes).float()
+        loss = self.losses.discriminator(real, fake)
+        return loss, {
+            "loss/discriminator": loss.detach(),
+            "d/real": real.detach().sigmoid().mean(),
+            "d/fake": fake.detach().sigmoid().mean(),
+        }
+
+    def generator_loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """Pass for real."""
+        loss = self.losses.generator(self.discriminator(self.generate(images)).float())
+        return loss, {"loss/generator": loss.detach()}
+
+
+class VAE:
+    """Maximise the evidence lower bound (Kingma and Welling 2014, equation 3; β: Higgins 2017)."""
+
+    averaged = ("encoder", "decoder")
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: VAEConfig) -> None:
+        self.modules = modules
+        self.encoder, self.decoder = modules["encoder"], modules["decoder"]
+        self.nll = LIKELIHOODS[config.likelihood]
+        self.beta, self.warmup = config.beta, config.warmup
+        weights = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
+
+    def negative_elbo(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """−log p(x|z) with one sample of z, and KL(q(z|x)‖p(z)); nats per image, batch mean."""
+        mean, log_variance = (part.float() for part in self.encoder(images))
+        logits = self.decoder.logits(reparametrize(mean, log_variance)).float()
+        return self.nll(logits, images), kl_divergence(mean, log_variance)
+
+    def loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """−log p(x|z) + β·KL, β rising linearly during warm-up."""
+        nll, kl = self.negative_elbo(images)
+        beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
+        loss = nll + beta * kl
+        return loss, {
+            "loss/vae": loss.detach(),
+            "vae/nll": nll.detach(),
+            "vae/kl": kl.detach(),
+            "vae/elbo": -(nll + kl).detach(),
+        }
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"dcgan": GAN, "vae": VAE}
+
+
+def build_objective(config: RunConfig, modules: Mapping[str, nn.Module]) -> Objective:
+    """The objective of `config.model.model` over these networks."""
+    return OBJECTIVES[config.model.model](modules, config.objective)

@@ -1,0 +1,67 @@
+"""Pieces that every network shares: the size ladder, the strided trunk, the initialisation."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from .upsample import Subpixel
+
+
+def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Map sizes from the coarsest to (H, W), each step at most doubling both axes.
+
+    Halves, rounding up, until the shorter side is below 8: 64 → 4 8 16 32 64, 28 → 7 14 28,
+    (34, 45) → (5, 6) (9, 12) (17, 23) (34, 45). An odd size is its doubled predecessor less one
+    row or column, so an upsampling network that doubles exactly reaches any size by cropping.
+
+    Raises:
+        ValueError: a side is below 8, which leaves nothing to enlarge.
+    """
+    if min(size) < 8:
+        raise ValueError(f"size is {size[0]}x{size[1]}; both sides must be at least 8 pixels")
+    sizes = [size]
+    while min(sizes[0]) >= 8:
+        sizes.insert(0, (math.ceil(sizes[0][0] / 2), math.ceil(sizes[0][1] / 2)))
+    return sizes
+
+
+def stage_widths(width: int, stages: int) -> list[int]:
+    """Channels from the finest inner map to the coarsest: width, 2·width, … at most 8·width."""
+    return [width * min(2**stage, 8) for stage in range(stages)]
+
+
+class StridedTrunk(nn.Sequential):
+    """Images (B, C, H, W) → features (B, `features`): the DCGAN discriminator without its head.
+
+    Convolutions k4 s2 p1, each halving (rounding down), LeakyReLU 0.2, batch normalisation
+    everywhere but in the first (Radford et al. 2016).
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, width: int) -> None:
+        layers: list[nn.Module] = []
+        stages = len(size_ladder(size)) - 1
+        incoming = channels
+        for stage, outgoing in enumerate(stage_widths(width, stages)):
+            layers.append(nn.Conv2d(incoming, outgoing, 4, 2, 1, bias=stage == 0))
+            if stage > 0:
+                layers.append(nn.BatchNorm2d(outgoing))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            incoming = outgoing
+        super().__init__(*layers, nn.Flatten())
+        self.features = incoming * (size[0] >> stages) * (size[1] >> stages)
+
+
+def initialize(network: nn.Module) -> None:
+    """DCGAN's initialisation in place: weights N(0, 0.02²), norm weights N(1, 0.02²), biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        if isinstance(getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, Subpixel):
+            module.icnr_()

@@ -1,0 +1,48 @@
+"""ModelConfig → networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from .dcgan import Discriminator
+from .decoder import Decoder
+from .vae import Encoder
+
+
+def _decoder(config: Any) -> Decoder:
+    return Decoder(
+        config.latent,
+        config.size,
+        config.channels,
+        config.width,
+        config.upsample,
+        config.kernel_size,
+    )
+
+
+def _dcgan(config: Any) -> dict[str, nn.Module]:
+    return {
+        "generator": _decoder(config),
+        "discriminator": Discriminator(config.size, config.channels, config.width),
+    }
+
+
+def _vae(config: Any) -> dict[str, nn.Module]:
+    return {
+        "encoder": Encoder(config.latent, config.size, config.channels, config.width),
+        "decoder": _decoder(config),
+    }
+
+
+MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {"dcgan": _dcgan, "vae": _vae}
+
+
+def build_modules(config: Any) -> dict[str, nn.Module]:
+    """The initialised networks of `config.model`, by the names a checkpoint knows them by.
+
+    `config` has the fields of `gen.config.ModelConfig`. Weights are drawn from torch's global RNG.
+    """
+    return MODELS[config.model](config)

@@ -1,0 +1,60 @@
+"""Latents → image: the DCGAN generator and the VAE decoder are this one class."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .blocks import initialize, size_ladder, stage_widths
+from .upsample import UPSAMPLERS
+
+
+class Decoder(nn.Module):
+    """Enlarge latents (B, Z) to images (B, C, H, W) in [−1, 1] (Radford et al. 2016, figure 1).
+
+    A linear stem makes the coarsest map of `size_ladder(size)`; each stage doubles it with the
+    chosen upsampler and crops to the next size; batch normalisation and ReLU everywhere but
+    after the last stage, which ends in tanh.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        size: tuple[int, int],
+        channels: int,
+        width: int,
+        upsample: str = "transposed",
+        kernel_size: int = 4,
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.sizes = size_ladder(size)
+        enlarge = UPSAMPLERS[upsample]
+        widths = stage_widths(width, len(self.sizes) - 1)[::-1]
+        height, breadth = self.sizes[0]
+        self.stem = nn.Sequential(
+            nn.Linear(latent, widths[0] * height * breadth, bias=False),
+            nn.Unflatten(1, (widths[0], height, breadth)),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                enlarge(incoming, outgoing, kernel_size, False),
+                nn.BatchNorm2d(outgoing),
+                nn.ReLU(inplace=True),
+            )
+            for incoming, outgoing in zip(widths, widths[1:], strict=False)
+        )
+        self.stages.append(enlarge(widths[-1], channels, kernel_size, True))
+        initialize(self)
+
+    def logits(self, latents: Tensor) -> Tensor:
+        """The image before tanh: latents (B, Z) → (B, C, H, W), unbounded."""
+        maps = self.stem(latents)
+        for stage, (height, width) in zip(self.stages, self.sizes[1:], strict=True):
+            maps = stage(maps)[..., :height, :width]
+        return maps
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, Z) → images (B, C, H, W) in [−1, 1]."""
+        return self.logits(latents).tanh()
