@@ -1,0 +1,108 @@
+"""Images in .npy and .npz files, memory-mapped where possible, never unpickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gen.data.decode import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RANGES = ((0, 1), (-1, 1), (0, 255))
+_CHUNK = 1 << 24  # values looked at in one go
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images of one file: pixels (N, H, W, C) as stored, the values of black and white, labels."""
+
+    pixels: np.ndarray
+    value_range: tuple[int, int]
+    labels: np.ndarray | None = None  # int64 (N,)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return images (B, H, W, C) as uint8."""
+        pixels = np.asarray(self.pixels[indices])
+        if pixels.dtype == np.uint8:
+            return pixels
+        low, high = self.value_range
+        return np.rint((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def open_array(path: Path) -> ArrayImages:
+    """Open images stored as one array (N, H, W), (N, H, W, C) or (N, C, H, W), C of 1, 3 or 4.
+
+    The type is uint8, or float whose range over the whole file tells its scale: [0, 1], else
+    [-1, 1], else [0, 255]. An .npz holds the array as `images`, as `arr_0` or as its only one, and
+    may hold integer `labels` (N,). Raises DataError for anything else.
+    """
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            images, labels = stored, None
+        else:
+            with stored:
+                images, labels = _members(stored)
+    except Exception as error:  # damaged zip members and headers raise many kinds
+        raise DataError(f"{path}: {' '.join(str(error).split())}") from error
+    try:
+        pixels = _channels_last(images)
+        return ArrayImages(pixels, _value_range(images), _checked_labels(labels, len(pixels)))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _members(archive: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray | None]:
+    names = [name for name in archive.files if name != "labels"]
+    name = next((name for name in ("images", "arr_0") if name in names), None)
+    if name is None:
+        if len(names) != 1:
+            raise ValueError(f"holds arrays {', '.join(names) or 'none'}; call one `images`")
+        name = names[0]
+    return archive[name], archive["labels"] if "labels" in archive.files else None
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    """View the array as (N, H, W, C)."""
+    shape = images.shape
+    if 0 in shape:
+        raise ValueError(f"holds no images: its shape is {shape}")
+    if len(shape) == 3:
+        return images[..., None]
+    first, last = (len(shape) == 4 and shape[axis] in (1, 3, 4) for axis in (1, 3))
+    if first == last:
+        raise ValueError(
+            f"has shape {shape}, must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 "
+            "channels"
+        )
+    return images.transpose(0, 2, 3, 1) if first else images
+
+
+def _value_range(images: np.ndarray) -> tuple[int, int]:
+    """Values of black and white."""
+    if images.dtype == np.uint8:
+        return (0, 255)
+    if images.dtype.kind != "f":
+        raise ValueError(f"holds {images.dtype}, must be uint8 or float")
+    step = max(1, _CHUNK // max(1, images[0].size))
+    parts = [images[start : start + step] for start in range(0, len(images), step)]
+    low = np.min([part.min() for part in parts])  # unlike min(), np.min keeps NaN
+    high = np.max([part.max() for part in parts])
+    for black, white in _RANGES:
+        if black <= low and high <= white:
+            return (black, white)
+    raise ValueError(
+        f"holds values {low:g} … {high:g}, must be finite and in [0, 1], [-1, 1] or [0, 255]"
+    )
+
+
+def _checked_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"labels must be {count} integers ≥ 0, one per image")
+    return labels.astype(np.int64)

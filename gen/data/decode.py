@@ -1,0 +1,201 @@
+"""Safe image loading: any bytes give pixels or one `BadImage` line that names the file."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import Image
+
+Color = tuple[int, int, int]
+
+WHITE: Color = (255, 255, 255)
+MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+class DataError(Exception):
+    """The data in the world is not as it must be; one line that says what and where."""
+
+
+class BadImage(DataError):
+    """A file cannot be taken as an image; the line starts with its path."""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the image files below a folder, by suffix, sorted by relative POSIX path.
+
+    Names that start with a dot are skipped; linked folders are followed, each folder once. Raises
+    DataError for a folder that is missing, unreadable or without images, and for dangling links.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link back up would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(parent, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if not path.exists():
+                raise DataError(f"{path}: dangling link; remove it or restore its target")
+            found.append(path)
+    if not found:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise DataError(f"{folder}: holds no images ({kinds})")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def decode(
+    path: Path,
+    *,
+    channels: int | None = None,
+    background: Color = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode one image to grey levels on the [0, 255] scale, (H, W, C).
+
+    The result is uint8, or float32 where the file holds more than 8 bits of gray: 16-bit values are
+    divided by 257, float TIFF must lie in [0, 1] and is multiplied by 255. (Of 16-bit color, Pillow
+    reads the upper 8 bits.) EXIF orientation is applied; of several frames the first is taken.
+
+    Args:
+        path: PNG, JPEG, BMP, WebP or TIFF; what the bytes hold counts, not the suffix.
+        channels: 1 (Rec. 601 luma), 3 (RGB), 4 (RGB and alpha), or None: 1 for gray files, 3 for
+            color files.
+        background: RGB color under transparent pixels, unless channels is 4.
+        max_pixels: limit on W·H, checked in the header. Pillow's own limit, `MAX_PIXELS`, stays.
+
+    Raises:
+        BadImage: whatever is wrong with the file.
+    """
+    with _opened(path, max_pixels) as image:
+        return convert_channels(_pixels(image), channels, background)
+
+
+def check(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Read only the header of an image; raises BadImage for other formats and oversized images."""
+    with _opened(path, max_pixels):
+        pass
+
+
+def convert_channels(
+    pixels: np.ndarray, channels: int | None, background: Color = WHITE
+) -> np.ndarray:
+    """Convert pixels (…, C) of 1 gray, 2 gray + alpha, 3 RGB or 4 RGBA channels, 0 … 255.
+
+    To 1, 3 or 4 channels, or for None to 1 (from gray) or 3 (from color); alpha is composited on
+    `background` unless it is kept. The type stays; uint8 is rounded.
+    """
+    if channels not in (None, 1, 3, 4):
+        raise ValueError(f"channels is {channels}, must be 1, 3 or 4")
+    color, alpha = np.split(pixels, [pixels.shape[-1] - 1 + pixels.shape[-1] % 2], axis=-1)
+    channels = channels or color.shape[-1]
+    if channels > color.shape[-1] == 1:
+        color = np.repeat(color, 3, axis=-1)
+    if channels == 4:
+        if not alpha.size:
+            alpha = np.full_like(color[..., :1], 255)
+        return np.concatenate([color, alpha], axis=-1)
+    if alpha.size:
+        under = np.asarray(background, np.float32)
+        under = under if color.shape[-1] == 3 else _luma(under)
+        color = _as_type(under + (color - under) * (alpha / np.float32(255)), pixels.dtype)
+    if channels < color.shape[-1]:
+        color = _as_type(_luma(color), pixels.dtype)
+    return color
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    """Rec. 601 luma, float32 (…, 1)."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return (rgb * weights).sum(-1, keepdims=True, dtype=np.float32)
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.rint(values) if dtype == np.uint8 else values).astype(dtype)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """Image with its header read; every error inside the block becomes BadImage."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(f"{width} × {height} pixels, more than {max_pixels} allowed")
+            yield image
+    except UnidentifiedImageError:
+        raise BadImage(f"{path}: not a readable PNG, JPEG, BMP, WebP or TIFF image") from None
+    except Exception as error:  # decoders raise anything: SyntaxError, struct.error, KeyError, …
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BadImage(f"{path}: {' '.join(reason.split())}") from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Pixels (H, W, C), upright, with as many channels as the file has: 1, 2 (alpha), 3 or 4."""
+    image.load()
+    image = _upright(image)
+    gray = image.mode in ("1", "L", "LA", "La")
+    if image.mode == "F":
+        return _scaled(np.asarray(image), 1, "a float image")
+    if image.mode.startswith("I"):
+        values = _scaled(np.asarray(image), 65535, "a 16-bit image")
+        if "transparency" not in image.info:
+            return values
+        opaque = np.asarray(image)[..., None] != image.info["transparency"]
+        return np.concatenate([values, opaque * np.float32(255)], axis=-1)
+    if image.has_transparency_data:
+        return np.asarray(image.convert("LA" if gray else "RGBA"))
+    return np.asarray(image.convert("L" if gray else "RGB")).reshape(*image.size[::-1], -1)
+
+
+def _scaled(values: np.ndarray, white: int, what: str) -> np.ndarray:
+    """Values 0 … white as float32 (H, W, 1) on the [0, 255] scale; refused outside, and NaN."""
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # NaN fails too
+        raise ValueError(f"holds values {low} … {high}; {what} must lie in [0, {white}]")
+    return (values * (255 / white)).astype(np.float32)[..., None]
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; EXIF data that cannot be read is taken as absent."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # a damaged tag says nothing about the pixels
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info |= image.info
+    return turned
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: {error.strerror}") from error

@@ -1,0 +1,112 @@
+"""Order and augmentation: pure functions of (seed, epoch, index), so that resuming is exact."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gen.data.datasets import Batch, Dataset
+
+_ORDER, _FLIP = 1, 2  # independent streams of the same seed
+
+
+def hash64(*keys: int | np.ndarray) -> np.ndarray:
+    """Hash integers to uniform uint64, element by element, over the broadcast shape of `keys`.
+
+    Chained SplitMix64 finalizers (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
+    generators"). Unlike a generator's stream it has no state and depends on no library's version.
+    """
+    state = np.zeros(
+        (1,), np.uint64
+    )  # an array: numpy wraps arrays silently, scalars with a warning
+    for key in keys:
+        state = state ^ np.asarray(key).astype(np.uint64)
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+@lru_cache(maxsize=2)  # the current epoch, and the next one while prefetching
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Permutation of 0 … n-1 (int64, read-only) in which the images of one epoch are taken."""
+    order = np.argsort(hash64(seed, _ORDER, epoch, np.arange(n)), kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def step_indices(seed: int, step: int, n: int, batch_size: int) -> tuple[int, np.ndarray]:
+    """Epoch of a step and the indices (batch_size,) of its images.
+
+    An epoch has n // batch_size steps; the images left over are others in each epoch. Raises
+    ValueError when a batch is larger than the set.
+    """
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch size is {batch_size}, must be 1 … {n}, the number of images")
+    epoch, position = divmod(step, n // batch_size)
+    return epoch, epoch_order(seed, epoch, n)[position * batch_size : (position + 1) * batch_size]
+
+
+def flips(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """Whether each image is mirrored left to right in this epoch: bool (B,), fair coins."""
+    return hash64(seed, _FLIP, epoch, indices) >= np.uint64(1 << 63)
+
+
+def load_batch(dataset: Dataset, batch_size: int, seed: int, step: int, flip: bool) -> Batch:
+    """Batch of one step, augmented: a function of its arguments and of nothing else."""
+    import torch
+
+    epoch, indices = step_indices(seed, step, len(dataset), batch_size)
+    batch = dataset.fetch(indices)
+    if not flip:
+        return batch
+    mirrored = torch.from_numpy(flips(seed, epoch, indices))
+    return batch.mirror(mirrored)
+
+
+def batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    flip: bool = False,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Endless batches of the steps start_step, start_step + 1, …
+
+    A set that is not in memory is read `prefetch` batches ahead by one background thread, whose
+    errors are raised here, at the batch they belong to; closing the iterator ends the thread.
+    Raises ValueError at once when a batch is larger than the set.
+    """
+    step_indices(seed, start_step, len(dataset), batch_size)
+    ahead = 0 if dataset.in_memory else prefetch
+    return _iterate(dataset, batch_size, seed, start_step, flip, ahead)
+
+
+def _iterate(
+    dataset: Dataset, batch_size: int, seed: int, step: int, flip: bool, ahead: int
+) -> Iterator[Batch]:
+    if not ahead:
+        while True:
+            yield load_batch(dataset, batch_size, seed, step, flip)
+            step += 1
+    with ThreadPoolExecutor(1, "prefetch") as pool:
+        pending: deque = deque()
+        try:
+            while True:
+                while len(pending) < ahead:
+                    pending.append(pool.submit(load_batch, dataset, batch_size, seed, step, flip))
+                    step += 1
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
