@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from gen.data.sampler import hash64
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 CLASSES = ("circle", "square", "triangle")
 
@@ -25,8 +26,7 @@ def render(
     """Draw images of one bright shape on a dark gradient; image i is a function of (seed, i) alone.
 
     Shapes have a random class, center, radius, rotation and hue; edges are anti-aliased by the
-    covered fraction of each pixel. Centers are uniform over H/4 × W/4 pixels: a whole number of
-    periods 2, 4 and 8 for sizes that 32 divides, so that no position on a lattice is preferred.
+    covered fraction of each pixel, and no position on a pixel lattice is preferred.
 
     Args:
         seed: integer ≥ 0.
@@ -63,20 +63,20 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images (B, C, H, W) and masks (B, H, W) of one class."""
     height, width = size
-    u = [_uniform(seed, stream, indices) for stream in range(1, 10)]
-    radius = min(size) * (0.22 + 0.10 * u[0])
+    u = (_uniform(seed, stream, indices) for stream in count(1))
 
     # Pixel coordinates (B, H, 1) and (B, 1, W), relative to the center of the shape.
-    y = np.arange(height, dtype=np.float32)[:, None] - (height * (0.375 + u[1] / 4) - 0.5)
-    x = np.arange(width, dtype=np.float32) - (width * (0.375 + u[2] / 4) - 0.5)
-    coverage = _coverage(y, x, radius * _INRADIUS[label], 2 * np.pi * u[3], _SIDES[label])
+    y = np.arange(height, dtype=np.float32)[:, None] - _center(height, u)
+    x = np.arange(width, dtype=np.float32) - _center(width, u)
+    inradius = min(size) * (0.22 + 0.10 * next(u)) * _INRADIUS[label]
+    coverage = _coverage(y, x, inradius, 2 * np.pi * next(u), _SIDES[label])
 
-    # The background runs from one deep color to a neighboring one along a random direction.
-    angle = 2 * np.pi * u[4]
+    # The background runs from one deep color to a neighboring one along a random direction; the
+    # shape is light and about complementary.
+    angle, hue = 2 * np.pi * next(u), next(u)
     ramp = y * (np.sin(angle) / height) + x * (np.cos(angle) / width)
-    hue = u[5]
-    near, far = _color(hue, 0.22, 0.16), _color(hue + 0.25 * u[6] - 0.125, 0.36, 0.20)
-    front = _color(hue + 0.5 + 0.4 * (u[7] - 0.5), 0.72, 0.28 * (0.8 + 0.2 * u[8]))
+    near, far = _color(hue, 0.22, 0.16), _color(hue + 0.25 * (next(u) - 0.5), 0.36, 0.20)
+    front = _color(hue + 0.5 + 0.4 * (next(u) - 0.5), 0.72, 0.28 * (0.8 + 0.2 * next(u)))
 
     if channels == 1:
         near, far, front = (_luma(color) for color in (near, far, front))
@@ -89,6 +89,17 @@ def _draw(
     if channels == 4:
         images[:, 3] = coverage * 255 + 0.5
     return images, (coverage >= 0.5) * np.uint8(1 + label)
+
+
+def _center(size: int, u: Iterator[np.ndarray]) -> np.ndarray:
+    """Coordinate of the centers: the middle plus three uniform numbers, each of one period's width.
+
+    The density's spectrum sinc³ has triple zeros on the lattice, so that positions, however smoothly
+    windows and borders weigh them, prefer no phase. The period is the largest power of two of which
+    the axis holds six: larger ones are not measured in so small an image.
+    """
+    period = 1 << max(0, (size // 6).bit_length() - 1)
+    return (size - 1) / 2 + period * (next(u) + next(u) + next(u) - 1.5)
 
 
 def _coverage(
