@@ -204,6 +204,14 @@ class RunConfig:
         }
 
     @classmethod
+    def field_names(cls, model: str) -> dict[str, tuple[str, ...]]:
+        """Section name → the names of its fields, for one model."""
+        return {
+            section: tuple(field.name for field in dataclasses.fields(kind))
+            for section, kind in cls.sections(model).items()
+        }
+
+    @classmethod
     def from_dict(cls, values: dict[str, dict[str, Any]]) -> RunConfig:
         """Build and check a run from plain values; what is not given takes the model's default.
 
@@ -217,13 +225,12 @@ class RunConfig:
         if unknown := set(values) - set(sections):
             raise ValueError(f"unknown section {sorted(unknown)}; there are {', '.join(sections)}")
         parts = {}
-        for name, kind in sections.items():
-            fields = {field.name for field in dataclasses.fields(kind)}
+        for name, fields in cls.field_names(model).items():
             given = values.get(name, {})
-            if unknown := set(given) - fields:
-                raise ValueError(f"{name} of {model} has no {sorted(unknown)}; it has {fields}")
-            defaults = {k: v for k, v in MODELS[model].defaults.items() if k in fields}
-            parts[name] = kind(**{**defaults, **given})
+            if unknown := sorted(set(given) - set(fields)):
+                raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
+            defaults = {key: value for key, value in MODELS[model].defaults.items() if key in fields}
+            parts[name] = sections[name](**{**defaults, **given})
         return cls(**parts)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.config import GANConfig, RunConfig, VAEConfig
+from gen.data.datasets import Batch
 
 from .losses import GAN_LOSSES, LIKELIHOODS, kl_divergence, reparametrize
 
@@ -22,8 +23,8 @@ class Phase:
 
     name: str
     optimizer: torch.optim.Optimizer
-    # images (B, C, H, W) in [−1, 1] and the step → 0-d loss and metrics.
-    loss: Callable[[Tensor, int], tuple[Tensor, Metrics]]
+    # A batch with images in [−1, 1], and the step → 0-d loss and metrics.
+    loss: Callable[[Batch, int], tuple[Tensor, Metrics]]
     every: int = 1
 
 
@@ -33,6 +34,9 @@ class Objective(Protocol):
     modules: Mapping[str, nn.Module]  # what a checkpoint holds, by name
     averaged: tuple[str, ...]  # those whose moving average is kept and sampled
     phases: tuple[Phase, ...]  # taken in order, once per step
+
+    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+        """What there is to see beside samples: name → images in [−1, 1], from averaged modules."""
 
 
 def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
@@ -66,11 +70,11 @@ class GAN:
         """As many images as `like` has, from fresh latents."""
         return self.generator(torch.randn(len(like), self.generator.latent, device=like.device))
 
-    def discriminator_loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+    def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Tell real from fake; the two batches pass apart, so batch norm sees one kind at a time."""
         with torch.no_grad():
-            fakes = self.generate(images)
-        real = self.discriminator(images).float()
+            fakes = self.generate(batch.images)
+        real = self.discriminator(batch.images).float()
         fake = self.discriminator(fakes).float()
         loss = self.losses.discriminator(real, fake)
         return loss, {
@@ -79,10 +83,15 @@ class GAN:
             "d/fake": fake.detach().sigmoid().mean(),
         }
 
-    def generator_loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+    def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Pass for real."""
-        loss = self.losses.generator(self.discriminator(self.generate(images)).float())
+        fakes = self.generate(batch.images)
+        loss = self.losses.generator(self.discriminator(fakes).float())
         return loss, {"loss/generator": loss.detach()}
+
+    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+        """Nothing but samples."""
+        return {}
 
 
 class VAE:
@@ -104,9 +113,9 @@ class VAE:
         logits = self.decoder.logits(reparametrize(mean, log_variance)).float()
         return self.nll(logits, images), kl_divergence(mean, log_variance)
 
-    def loss(self, images: Tensor, step: int) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """−log p(x|z) + β·KL, β rising linearly during warm-up."""
-        nll, kl = self.negative_elbo(images)
+        nll, kl = self.negative_elbo(batch.images)
         beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
         loss = nll + beta * kl
         return loss, {
@@ -115,6 +124,12 @@ class VAE:
             "vae/kl": kl.detach(),
             "vae/elbo": -(nll + kl).detach(),
         }
+
+    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+        """Images beside their reconstructions from the posterior mean, in turn."""
+        mean, _ = modules["encoder"](images)
+        pairs = torch.stack([images, modules["decoder"](mean)], dim=1)  # (B, 2, C, H, W)
+        return {"reconstructions": pairs.flatten(0, 1)}
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"dcgan": GAN, "vae": VAE}

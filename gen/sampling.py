@@ -1,0 +1,83 @@
+"""Samples: image i from seed i, whatever the batch size, the order or the company.
+
+    from gen.sampling import load, sample_images
+    images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint8 (64, C, H, W)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gen.device import pick_device
+from gen.images import to_uint8
+from gen.training.checkpoint import CheckpointError, load_checkpoint
+from models.build import build_modules
+from models.decoder import Decoder
+
+# Matrix products round differently for different batch sizes. Every forward pass therefore has
+# this one shape (the last is padded), which makes images bitwise independent of --batch-size.
+GROUP = 32
+
+
+def decoder_of(modules: Mapping[str, nn.Module]) -> Decoder:
+    """The network among `modules` that turns latents into images."""
+    return next(module for module in modules.values() if isinstance(module, Decoder))
+
+
+def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Decoder:
+    """The decoder of a run directory or checkpoint, in eval mode; no other flags are needed.
+
+    Args:
+        path: a run directory (its newest checkpoint is taken) or a checkpoint file.
+        ema: take the moving average of the weights instead of the last ones.
+        device: as in `gen.device.pick_device`.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign.
+    """
+    content = load_checkpoint(path)
+    modules = build_modules(content["config"].model)
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(content["modules"][name])
+        if ema:
+            averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
+            averaged.load_state_dict(content["ema"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: weights do not fit the stored configuration") from error
+    return decoder_of(modules).eval().requires_grad_(False).to(pick_device(device))
+
+
+def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
+    """Latents (B, Z), row i from its own generator seeded with seeds[i]; drawn on the CPU."""
+    return torch.stack(
+        [torch.randn(length, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+
+
+@torch.inference_mode()
+def decode_latents(decoder: Decoder, latents: Tensor) -> Tensor:
+    """Latents (B, Z) → uint8 images (B, C, H, W) on the CPU, in passes of one fixed shape."""
+    device = next(decoder.parameters()).device
+    images = []
+    for group in latents.split(GROUP):
+        padding = GROUP - len(group)
+        padded = torch.cat([group, group[-1:].expand(padding, -1)]) if padding else group
+        images.append(to_uint8(decoder(padded.to(device)))[: len(group)].cpu())
+    return torch.cat(images)
+
+
+def sample_batches(decoder: Decoder, seeds: Sequence[int], batch_size: int = 64) -> Iterator[Tensor]:
+    """Yield uint8 images (≤ batch_size, C, H, W) in the order of `seeds`; constant memory."""
+    for start in range(0, len(seeds), batch_size):
+        part = seeds[start : start + batch_size]
+        yield decode_latents(decoder, draw_latents(part, decoder.latent))
+
+
+def sample_images(decoder: Decoder, seeds: Sequence[int], batch_size: int = 64) -> Tensor:
+    """Images (N, C, H, W), uint8 on the CPU; image i is a function of the weights and seeds[i]."""
+    return torch.cat(list(sample_batches(decoder, seeds, batch_size)))

@@ -1,0 +1,272 @@
+"""The one training loop: data, networks, turns, averages, logs and snapshots; no model's name."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gen.config import RunConfig
+from gen.data.datasets import Batch, Dataset, load_dataset
+from gen.data.sampler import batches
+from gen.device import pick_device
+from gen.files import write_atomically
+from gen.images import to_float, to_uint8
+from gen.sampling import decoder_of, sample_images
+from models.build import build_modules
+
+from .checkpoint import save_checkpoint
+from .log import Progress, RunLog
+from .objectives import Metrics, Objective, Phase, build_objective
+
+PREVIEW = 64  # images on a sample sheet
+
+
+class TrainingError(Exception):
+    """Training cannot go on; one line that says what, where and what is left."""
+
+
+def train_only(phase: Phase, among: Sequence[Phase]) -> None:
+    """Let gradients flow to this phase's weights alone, so that frozen players cost nothing."""
+    for other in among:
+        for group in other.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.requires_grad_(other is phase)
+
+
+def train_step(
+    objective: Objective, batch: Batch, step: int, autocast: contextlib.AbstractContextManager
+) -> Metrics:
+    """Give every phase that is due its turn; returns the metrics of all."""
+    metrics: Metrics = {}
+    for phase in objective.phases:
+        if step % phase.every:
+            continue
+        train_only(phase, among=objective.phases)
+        phase.optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss, seen = phase.loss(batch, step)
+        loss.backward()
+        phase.optimizer.step()
+        metrics |= seen
+    return metrics
+
+
+class Means:
+    """Averages of metrics since the last reading; they stay on the device until read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Metrics) -> None:
+        """Add one step's metrics."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means as numbers; starts afresh."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.__init__()
+        return means
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list, to be looked at between steps; a second one kills."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """A run in memory: everything that a checkpoint holds, and the means to write one."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, folder: Path) -> None:
+        self.config, self.dataset, self.folder = config, dataset, folder
+        training = config.training
+        self.device = pick_device(training.device)
+        self.step = 0
+
+        # Networks, with weights from the seed; the noise of training continues its stream.
+        torch.manual_seed(training.seed)
+        memory = torch.channels_last if training.channels_last else torch.contiguous_format
+        self.modules = {
+            name: module.to(self.device, memory_format=memory)
+            for name, module in build_modules(config.model).items()
+        }
+        self.objective = build_objective(config, self.modules)
+
+        # The average of weights and batch-norm buffers that samples are drawn from. Averaging
+        # once per step, a half-life of h images is a decay of 2^(−B/h).
+        half_life = training.ema_half_life
+        decay = 2 ** (-training.batch_size / half_life) if half_life else 0.0
+        self.live = nn.ModuleDict({name: self.modules[name] for name in self.objective.averaged})
+        self.average = AveragedModel(
+            self.live, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+        ).requires_grad_(False)
+        self.average.eval()
+        if training.compile:
+            for module in self.modules.values():
+                module.compile()
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+        for name, module in self.modules.items():
+            module.load_state_dict(content["modules"][name])
+        for phase in self.objective.phases:
+            phase.optimizer.load_state_dict(content["optimizers"][phase.name])
+        self.average.module.load_state_dict(content["ema"])
+        self.average.n_averaged.fill_(content["step"])
+        self.step = content["step"]
+        torch.set_rng_state(content["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in content["rng"]:
+            torch.cuda.set_rng_state(content["rng"]["cuda"])
+
+    def save(self) -> Path:
+        """Write checkpoints/step-NNNNNNNN.pt."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state()
+        phases = self.objective.phases
+        path = self.folder / "checkpoints" / f"step-{self.step:08d}.pt"
+        path.parent.mkdir(exist_ok=True)
+        save_checkpoint(
+            path,
+            {
+                "config": self.config.to_dict(),
+                "step": self.step,
+                "modules": {name: m.state_dict() for name, m in self.modules.items()},
+                "ema": self.average.module.state_dict(),
+                "ema_names": list(self.objective.averaged),
+                "optimizers": {phase.name: phase.optimizer.state_dict() for phase in phases},
+                "rng": rng,
+            },
+        )
+        return path
+
+    def snapshot(self, log: RunLog) -> None:
+        """Checkpoint, samples of seeds 0 … 63 and what else the objective can show."""
+        self.save()
+        averaged = self.average.module
+        log.pictures("samples", sample_images(decoder_of(averaged), range(PREVIEW)), self.step)
+        few = self.dataset.fetch(range(min(PREVIEW // 2, len(self.dataset)))).images
+        with torch.inference_mode():
+            shown = self.objective.pictures(averaged, to_float(few.to(self.device)))
+        for name, images in shown.items():
+            log.pictures(name, to_uint8(images).cpu(), self.step)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """uint8 on the CPU → [−1, 1] on the device, in the networks' memory format."""
+        images = to_float(batch.images.to(self.device))
+        if self.config.training.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return dataclasses.replace(batch, images=images)
+
+    def run(self) -> int:
+        """Train to the last step; returns the signal that ended the run early, or 0."""
+        training = self.config.training
+        stream = batches(
+            self.dataset,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            start_step=self.step,
+            flip=self.config.data.flip,
+        )
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=training.precision == "bf16"
+        )
+        log, means = RunLog(self.folder, self.step), Means()
+        progress = Progress(training.steps, self.step, "step")
+        with (
+            contextlib.closing(stream),
+            contextlib.closing(log),
+            contextlib.closing(progress),
+            caught_signals() as caught,
+        ):
+            if self.step == 0:
+                real = self.dataset.fetch(range(min(PREVIEW, len(self.dataset)))).images
+                log.pictures("real", real, 0)
+                self.snapshot(log)
+            since, clock = self.step, time.perf_counter()
+            while self.step < training.steps and not caught:
+                means.add(train_step(self.objective, self.to_device(next(stream)), self.step, autocast))
+                self.average.update_parameters(self.live)
+                self.step += 1
+                progress.advance()
+
+                # Reading metrics waits for the device, so it happens at the logging rhythm.
+                last = self.step == training.steps or bool(caught)
+                snapshot = last or self.step % training.snapshot_every == 0
+                if snapshot or self.step % training.log_every == 0:
+                    values = means.read()
+                    self.check_finite(values)
+                    now = time.perf_counter()
+                    rate = (self.step - since) * training.batch_size / (now - clock)
+                    since, clock = self.step, now
+                    log.metrics(self.step, {**values, "speed/images_per_second": rate})
+                    progress.show(self.step, {"img/s": rate, **values})
+                if snapshot:
+                    self.snapshot(log)
+                    clock = time.perf_counter()
+        return caught[0] if caught else 0
+
+    def check_finite(self, values: dict[str, float]) -> None:
+        """Stop before a bad state is saved.
+
+        Raises:
+            TrainingError: a metric is NaN or infinite.
+        """
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"{', '.join(bad)} not finite by step {self.step}; the last good checkpoint stays "
+                f"in {self.folder / 'checkpoints'}. Try a lower --lr or --precision fp32"
+            )
+
+
+def open_dataset(config: RunConfig) -> Dataset:
+    """The images of a run, checked against its batch size.
+
+    Raises:
+        ValueError: unknown set, or fewer images than one batch.
+    """
+    dataset = load_dataset(
+        config.data.data,
+        root=config.data.data_root,
+        size=config.model.size,
+        channels=config.model.channels,
+        workers=config.data.workers,
+    )
+    if config.training.batch_size > len(dataset):
+        raise ValueError(
+            f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
+            f"{len(dataset)} images; use --batch-size {len(dataset)} or less"
+        )
+    return dataset
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """config.json of a run; `train.py --config` takes it back."""
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    write_atomically(folder / "config.json", text.encode())

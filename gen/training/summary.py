@@ -1,0 +1,41 @@
+"""What a configuration costs, without building it for real: parameters and FLOPs."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gen.config import RunConfig
+from models.build import build_modules
+from models.decoder import Decoder
+
+
+def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
+    """Parameters and forward FLOPs per image of each network; one multiply-add is two FLOPs.
+
+    Networks are built on torch's meta device: shapes without memory.
+    """
+    model = config.model
+    costs = {}
+    with torch.device("meta"):
+        for name, module in build_modules(model).items():
+            shape = (model.latent,) if isinstance(module, Decoder) else (model.channels, *model.size)
+            with FlopCounterMode(display=False) as counter:
+                module.eval()(torch.empty(1, *shape))
+            parameters = sum(weight.numel() for weight in module.parameters())
+            costs[name] = (parameters, counter.get_total_flops())
+    return costs
+
+
+def describe(config: RunConfig) -> str:
+    """The networks of a run and their costs, as a table."""
+    model, training = config.model, config.training
+    lines = [
+        f"{model.model} {model.size[0]}x{model.size[1]}x{model.channels}, latent {model.latent}, "
+        f"width {model.width}, {model.upsample} k{model.kernel_size}; "
+        f"{training.steps} steps of {training.batch_size} images",
+        f"{'network':<14}{'parameters':>12}{'MFLOP/image':>13}",
+    ]
+    for name, (parameters, flops) in count_costs(config).items():
+        lines.append(f"{name:<14}{parameters:>12,}{flops / 1e6:>13.1f}")
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""Decoder, discriminator and encoder: shapes, initialisation, size ladder."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.config import KERNEL_SIZES, ModelConfig
+from models.blocks import size_ladder
+from models.build import MODELS, build_modules
+from models.decoder import Decoder
+from models.upsample import Subpixel
+
+SIZES = [(8, 8), (28, 28), (32, 32), (34, 45), (64, 64), (128, 128), (9, 31)]
+
+
+@given(st.tuples(st.integers(8, 600), st.integers(8, 600)))
+def test_each_step_of_the_ladder_doubles_then_crops_at_most_one(size):
+    ladder = size_ladder(size)
+    assert ladder[-1] == size
+    assert 4 <= min(ladder[0]) < 8
+    for small, large in zip(ladder, ladder[1:], strict=False):
+        assert all(2 * s - n in (0, 1) for s, n in zip(small, large, strict=True))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("upsample", KERNEL_SIZES)
+def test_decoder_reaches_every_size(size, upsample):
+    decoder = Decoder(7, size, 3, 4, upsample, KERNEL_SIZES[upsample][0])
+    images = decoder(torch.randn(2, 7))
+    assert images.shape == (2, 3, *size)
+    assert images.abs().max() <= 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    model=st.sampled_from(sorted(MODELS)),
+    size=st.tuples(st.integers(8, 50), st.integers(8, 50)),
+    channels=st.sampled_from([1, 3, 4]),
+    latent=st.integers(1, 9),
+    width=st.integers(1, 5),
+)
+def test_every_network_takes_every_shape(model, size, channels, latent, width):
+    config = ModelConfig(model, size, channels, latent, width)
+    modules = build_modules(config)
+    images = torch.zeros(2, channels, *size)
+    decoder = next(m for m in modules.values() if isinstance(m, Decoder))
+    assert decoder(torch.zeros(2, latent)).shape == images.shape
+    if model == "dcgan":
+        assert modules["discriminator"](images).shape == (2,)
+    else:
+        mean, log_variance = modules["encoder"](images)
+        assert mean.shape == log_variance.shape == (2, latent)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_initialisation_is_dcgans(model):
+    torch.manual_seed(0)
+    for module in build_modules(ModelConfig(model, size=(32, 32), width=32)).values():
+        for name, layer in module.named_modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                # 32 channels at least: the standard error of the deviation is at most 0.0025.
+                assert abs(layer.weight.std() - 0.02) < 0.01, name
+                assert abs(layer.weight.mean() - 1) < 0.02, name
+                assert not layer.bias.any(), name
+            elif getattr(layer, "weight", None) is not None:
+                assert abs(layer.weight.std() - 0.02) < 0.002, name
+                assert layer.bias is None or not layer.bias.any(), name
+
+
+def test_initialisation_keeps_icnr():
+    decoder = Decoder(4, (16, 16), 1, 4, "subpixel", 3)
+    layers = [m for m in decoder.modules() if isinstance(m, Subpixel)]
+    assert len(layers) == 2
+    for conv, _ in layers:
+        sub_kernels = conv.weight.unflatten(0, (-1, 4))  # (C_out, 4, C_in, K, K)
+        assert torch.equal(sub_kernels, sub_kernels[:, :1].expand_as(sub_kernels))
+        assert conv.weight.std() > 0.01
+
+
+def test_size_below_eight_is_refused():
+    with pytest.raises(ValueError, match="at least 8"):
+        size_ladder((8, 7))
