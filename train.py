@@ -66,6 +66,10 @@ def train(model: str, config: str | None, resume: str | None, outdir: str, dry_r
     if config and resume:
         raise click.UsageError("--config and --resume exclude each other")
     run, content = resumed(resume, model, given) if resume else (merged_config(model, config, given), None)
+    if not run.model.channels:
+        from gen.data.datasets import natural_channels
+
+        run = run.with_channels(natural_channels(run.data.data))
     if dry_run:
         from gen.training.summary import describe
 

@@ -88,7 +88,7 @@ class ModelConfig(Checked):
 
     model: str = "dcgan"
     size: tuple[int, int] = option((64, 64), "image size, S or HxW", unit="pixels", low=8, high=4096)
-    channels: int = option(3, "1 gray, 3 RGB, 4 RGBA", low=1, high=4)
+    channels: int = option(0, "1 gray, 3 RGB, 4 RGBA; 0 takes the data's own", low=0, high=4)
     latent: int = option(100, "length of the latent vector", low=1, high=65536)
     width: int = option(64, "channels of the finest inner map", low=1, high=4096)
     upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
@@ -232,6 +232,10 @@ class RunConfig:
             defaults = {key: value for key, value in MODELS[model].defaults.items() if key in fields}
             parts[name] = sections[name](**{**defaults, **given})
         return cls(**parts)
+
+    def with_channels(self, channels: int) -> RunConfig:
+        """This run with the channel count settled."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, channels=channels))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values; `from_dict` gives the same run back."""

@@ -176,17 +176,41 @@ def load_dataset(
         raise ValueError(f"channels is {channels}, must be 1, 3 or 4")
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}, must be train or test")
-    if name not in DATASETS and not Path(name).exists():
-        raise ValueError(
-            f"no data set and no path {name!r}; choose {', '.join(DATASETS)}, "
-            "or give a folder of images, an .npy or an .npz file"
-        )
+    _must_exist(name)
     if count is not None and (name != "shapes" or count < 1):
         raise ValueError(f"count is {count} for {name}, must be ≥ 1 and is for shapes only")
     request = _Request(name, Path(root), size, channels, split, seed, workers, count)
     source = DATASETS.get(name, _from_path)(request)
     planes = channels + source.masks
     return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress)
+
+
+def natural_channels(name: str) -> int:
+    """Channels that a set has of its own; a folder is judged by its first image.
+
+    Raises ValueError for a name that does not exist, DataError and BadImage as `load_dataset`.
+    """
+    _must_exist(name)
+    if name in DATASETS:
+        return 1 if name in ("mnist", "fashion-mnist") else 3
+    path = Path(name)
+    if path.is_dir():
+        return decode(list_images(path)[0]).shape[2]
+    return _open_path(path).pixels.shape[3]
+
+
+def _must_exist(name: str) -> None:
+    if name not in DATASETS and not Path(name).exists():
+        raise ValueError(
+            f"no data set and no path {name!r}; choose {', '.join(DATASETS)}, "
+            "or give a folder of images, an .npy or an .npz file"
+        )
+
+
+def _open_path(path: Path) -> ArrayImages:
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise DataError(f"{path}: not a folder of images, an .npy or an .npz file")
+    return open_array(path)
 
 
 def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -220,9 +244,7 @@ def _from_path(request: _Request) -> Source:
         raise ValueError(f"{path} has no split {request.split!r}; give the path of its test images")
     if path.is_dir():
         return _from_folder(path, request)
-    if path.suffix.lower() not in (".npy", ".npz"):
-        raise DataError(f"{path}: not a folder of images, an .npy or an .npz file")
-    return _from_array(path.name, open_array(path), request)
+    return _from_array(path.name, _open_path(path), request)
 
 
 def _from_folder(folder: Path, request: _Request) -> Source:

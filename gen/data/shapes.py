@@ -94,9 +94,9 @@ def _draw(
 def _center(size: int, u: Iterator[np.ndarray]) -> np.ndarray:
     """Coordinate of the centers: the middle plus three uniform numbers, each of one period's width.
 
-    The density's spectrum sinc³ has triple zeros on the lattice, so that positions, however smoothly
-    windows and borders weigh them, prefer no phase. The period is the largest power of two of which
-    the axis holds six: larger ones are not measured in so small an image.
+    The density's spectrum sinc³ has triple zeros on the lattice, so positions prefer no phase, even
+    when a window or the borders weigh them. The period is the largest power of two of which the
+    axis holds six: larger ones are not measured in so small an image.
     """
     period = 1 << max(0, (size // 6).bit_length() - 1)
     return (size - 1) / 2 + period * (next(u) + next(u) + next(u) - 1.5)
