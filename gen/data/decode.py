@@ -135,7 +135,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ValueError(f"{width} × {height} pixels, more than {max_pixels} allowed")
