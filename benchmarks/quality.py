@@ -1,0 +1,155 @@
+"""Quality on real digits: `python benchmarks/quality.py mnist --data-root DIR`.
+
+Trains a small classifier, then a DCGAN and a VAE through train.py as a user would, and prints
+
+- classifier score exp(E KL(p(y|x) ‖ p(y))) of 10,000 DCGAN samples (Salimans et al. 2016, with this
+  classifier in place of Inception; 10 is the most that ten classes allow), and each class's share;
+- the VAE's −ELBO in nats per image on the 10,000 test images (one latent sample each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from gen.config import RunConfig  # noqa: E402
+from gen.data.datasets import Dataset, load_dataset  # noqa: E402
+from gen.data.sampler import batches  # noqa: E402
+from gen.images import to_float  # noqa: E402
+from gen.sampling import load, sample_batches  # noqa: E402
+from gen.training.checkpoint import load_checkpoint  # noqa: E402
+from gen.training.objectives import VAE  # noqa: E402
+from models.build import build_modules  # noqa: E402
+
+SAMPLES = 10_000
+
+
+class Classifier(nn.Sequential):
+    """Digits (B, 1, 28, 28) in [−1, 1] → logits (B, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10),
+        )  # fmt: skip
+
+
+def digits(root: Path, split: str, size: tuple[int, int] = (28, 28)) -> Dataset:
+    """MNIST as this toolkit loads it."""
+    return load_dataset("mnist", root=root, size=size, channels=1, split=split)
+
+
+def train_classifier(root: Path, epochs: int) -> Classifier:
+    """Adam with a linearly falling rate, batches of 128."""
+    torch.manual_seed(0)
+    network = Classifier()
+    train = digits(root, "train")
+    steps = epochs * (len(train) // 128)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, steps)
+    stream = batches(train, batch_size=128, seed=0)
+    for _ in range(steps):
+        batch = next(stream)
+        optimizer.zero_grad()
+        F.cross_entropy(network(to_float(batch.images)), batch.labels).backward()
+        optimizer.step()
+        falling.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def accuracy(network: Classifier, root: Path) -> float:
+    """Share of test digits named rightly."""
+    test = digits(root, "test")
+    hits = 0
+    for start in range(0, len(test), 500):
+        batch = test.fetch(range(start, start + 500))
+        hits += int((network(to_float(batch.images)).argmax(1) == batch.labels).sum())
+    return hits / len(test)
+
+
+def center_crop(images: Tensor, size: int = 28) -> Tensor:
+    """Undo the padding of 28×28 digits to a larger frame."""
+    top, left = ((n - size) // 2 for n in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+@torch.inference_mode()
+def classifier_score(network: Classifier, run: Path) -> tuple[float, Tensor]:
+    """exp(E KL(p(y|x) ‖ p(y))) over samples, and the share of each class by argmax."""
+    batches_ = sample_batches(load(run), range(SAMPLES), 500)
+    p = torch.cat([network(to_float(center_crop(b))).softmax(1) for b in batches_]).double()
+    kl = (p * (p.clamp_min(1e-12).log() - p.mean(0).clamp_min(1e-12).log())).sum(1).mean()
+    return float(kl.exp()), p.argmax(1).bincount(minlength=10) / len(p)
+
+
+@torch.inference_mode()
+def test_negative_elbo(run: Path, root: Path) -> float:
+    """−ELBO in nats per test image, averaged weights, eval mode."""
+    content = load_checkpoint(run)
+    config: RunConfig = content["config"]
+    modules = build_modules(config.model)
+    nn.ModuleDict({name: modules[name] for name in VAE.averaged}).load_state_dict(content["ema"])
+    objective = VAE({name: module.eval() for name, module in modules.items()}, config.objective)
+    torch.manual_seed(0)
+    test, total = digits(root, "test", config.model.size), 0.0
+    for start in range(0, len(test), 500):
+        images = to_float(test.fetch(range(start, start + 500)).images)
+        total += float(sum(objective.negative_elbo(images))) * len(images)
+    return total / len(test)
+
+
+def train(outdir: Path, *arguments: str) -> tuple[Path, float]:
+    """Run train.py; returns its run directory and the seconds it took."""
+    command = [sys.executable, "train.py", *arguments, "--outdir", str(outdir)]
+    print("$", " ".join(["python", *command[1:]]), flush=True)
+    clock = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True)
+    return max(outdir.iterdir(), key=lambda p: p.name), time.perf_counter() - clock
+
+
+def main() -> None:
+    """Train, score, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=["mnist"])
+    parser.add_argument("--data-root", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--outdir", type=Path, default=ROOT / "runs" / "quality")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--epochs", type=int, nargs=2, default=[5, 10], metavar=("DCGAN", "VAE"))
+    parser.add_argument("--width", type=int, default=64)
+    given = parser.parse_args()
+    if not (given.data_root / "MNIST").is_dir():
+        sys.exit(f"{given.data_root}: holds no MNIST folder; name its parent with --data-root")
+
+    network = train_classifier(given.data_root, epochs=3)
+    figures = {"classifier_accuracy": accuracy(network, given.data_root)}
+    print(f"classifier: {figures['classifier_accuracy']:.2%} of test digits right", flush=True)
+
+    common = ["--data", "mnist", "--data-root", str(given.data_root), "--width", str(given.width)]
+    common += ["--precision", given.precision, "--snapshot-every", "100000"]
+    steps = [epochs * (60_000 // batch) for epochs, batch in zip(given.epochs, (64, 128), strict=True)]
+    run, seconds = train(given.outdir / "dcgan", "dcgan", "--size", "32", "--steps", str(steps[0]), *common)
+    score, shares = classifier_score(network, run)
+    figures |= {"dcgan_score": score, "dcgan_shares": shares.tolist(), "dcgan_seconds": seconds}
+    print(f"dcgan: score {score:.2f} of 10, rarest class {shares.min():.1%}, {seconds:.0f} s")
+
+    run, seconds = train(given.outdir / "vae", "vae", "--size", "28", "--steps", str(steps[1]), *common)
+    figures |= {"vae_negative_elbo": test_negative_elbo(run, given.data_root), "vae_seconds": seconds}
+    print(f"vae: test −ELBO {figures['vae_negative_elbo']:.2f} nats per image, {seconds:.0f} s")
+    (given.outdir / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Small real runs, made once and shared by the tests of training, sampling and commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from gen.config import RunConfig
+
+
+def small_config(model: str = "dcgan", **training) -> RunConfig:
+    """A run of seconds: 16×16, width 4."""
+    return RunConfig.from_dict(
+        {
+            "model": {"model": model, "size": (16, 16), "channels": 3, "latent": 6, "width": 4},
+            "training": {
+                "steps": 6,
+                "batch_size": 8,
+                "snapshot_every": 3,
+                "log_every": 2,
+                "ema_half_life": 20.0,
+                "device": "cpu",
+                **training,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_dataset():
+    """Sixty-four procedural shapes of 16×16."""
+    from gen.data.datasets import load_dataset
+
+    return load_dataset("shapes", root="data", size=(16, 16), channels=3, count=64)
+
+
+@pytest.fixture(scope="session", params=["dcgan", "vae"])
+def finished_run(request, tmp_path_factory, small_dataset):
+    """(model, run directory) of a run that came to its end."""
+    from gen.training.loop import Trainer, write_config
+
+    folder = tmp_path_factory.mktemp(request.param)
+    config = small_config(request.param)
+    write_config(config, folder)
+    assert Trainer(config, small_dataset, folder).run() == 0
+    return request.param, folder

@@ -1,0 +1,223 @@
+"""The loop against a hand-written one, its averages, its snapshots and its resumption."""
+
+import contextlib
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gen.images import to_float
+from gen.training.checkpoint import load_checkpoint
+from gen.training.loop import Trainer, TrainingError, train_step
+from tests.conftest import small_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_trainer(model, dataset, folder, **training):
+    return Trainer(small_config(model, **training), dataset, folder)
+
+
+def float_batch(trainer, start=0):
+    return trainer.to_device(trainer.dataset.fetch(range(start, start + 8)))
+
+
+def test_gan_step_equals_the_hand_written_one(small_dataset, tmp_path):
+    """Radford's step with .detach(), to the last bit."""
+    trainer = make_trainer("dcgan", small_dataset, tmp_path)
+    generator = copy.deepcopy(trainer.modules["generator"])
+    discriminator = copy.deepcopy(trainer.modules["discriminator"])
+    optimizers = [
+        torch.optim.Adam(m.parameters(), 2e-4, (0.5, 0.999), fused=True)
+        for m in (discriminator, generator)
+    ]
+    batch = float_batch(trainer)
+    torch.manual_seed(5)
+    for _ in range(3):
+        optimizers[0].zero_grad()
+        fakes = generator(torch.randn(8, 6))
+        loss = F.softplus(-discriminator(batch.images)).mean()
+        loss = loss + F.softplus(discriminator(fakes.detach())).mean()
+        loss.backward()
+        optimizers[0].step()
+        optimizers[1].zero_grad()
+        F.softplus(-discriminator(generator(torch.randn(8, 6)))).mean().backward()
+        optimizers[1].step()
+    torch.manual_seed(5)
+    for step in range(3):
+        train_step(trainer.objective, batch, step, contextlib.nullcontext())
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, trainer.modules[name].state_dict()[key]), key
+
+
+def test_frozen_player_gets_no_gradient(small_dataset, tmp_path):
+    trainer = make_trainer("dcgan", small_dataset, tmp_path)
+    seen = {}
+    for phase in trainer.objective.phases:
+        step = phase.optimizer.step
+        phase.optimizer.step = lambda phase=phase, step=step: (
+            seen.update(
+                {
+                    phase.name: {
+                        name: any(w.grad is not None and w.requires_grad for w in m.parameters())
+                        for name, m in trainer.modules.items()
+                    }
+                }
+            ),
+            step(),
+        )
+    train_step(trainer.objective, float_batch(trainer), 0, contextlib.nullcontext())
+    assert seen["discriminator"] == {"generator": False, "discriminator": True}
+    assert seen["generator"] == {"generator": True, "discriminator": False}
+
+
+def test_phase_that_is_not_due_is_left_out(small_dataset, tmp_path):
+    trainer = make_trainer("dcgan", small_dataset, tmp_path)
+    object.__setattr__(trainer.objective.phases[1], "every", 2)
+    batch = float_batch(trainer)
+    assert "loss/generator" in train_step(trainer.objective, batch, 0, contextlib.nullcontext())
+    assert "loss/generator" not in train_step(trainer.objective, batch, 1, contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("model", ["dcgan", "vae"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_learns(model, precision, small_dataset, tmp_path):
+    trainer = make_trainer(model, small_dataset, tmp_path, steps=60, precision=precision, log_every=5)
+    assert trainer.run() == 0
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # Guessing costs 2 ln 2 = 1.39; the entropy of grey pixels, some 450 nats, is the VAE's floor.
+    key, gain = {"dcgan": ("loss/discriminator", 0.2), "vae": ("loss/vae", 20)}[model]
+    assert rows[-1][key] < rows[0][key] - gain
+
+
+def test_average_covers_weights_and_batch_norm_buffers(small_dataset, tmp_path):
+    trainer = make_trainer("dcgan", small_dataset, tmp_path, ema_half_life=16.0)
+    generator = trainer.modules["generator"]
+    decay = math.sqrt(0.5)  # two batches of eight are one half-life of sixteen
+    expected = None
+    for step in range(4):
+        train_step(trainer.objective, float_batch(trainer, 8 * step), step, contextlib.nullcontext())
+        trainer.average.update_parameters(trainer.live)
+        state = {k: v.double() for k, v in generator.state_dict().items() if v.is_floating_point()}
+        expected = (
+            {k: decay * expected[k] + (1 - decay) * v for k, v in state.items()}
+            if expected
+            else copy.deepcopy(state)
+        )
+    averaged = trainer.average.module["generator"].state_dict()
+    assert any("running_var" in key for key in expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(averaged[key].double(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_run_leaves_what_readme_says(finished_run):
+    model, folder = finished_run
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "step-00000000.pt",
+        "step-00000003.pt",
+        "step-00000006.pt",
+    ]
+    assert (folder / "samples" / "samples-step-00000006.png").is_file()
+    assert (folder / "samples" / "real-step-00000000.png").is_file()
+    assert (folder / "samples" / "reconstructions-step-00000003.png").is_file() == (model == "vae")
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 3, 4, 6]
+    assert json.loads((folder / "config.json").read_text())["model"]["model"] == model
+
+
+def test_tensorboard_can_read_the_events(finished_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model, folder = finished_run
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    wanted = {"dcgan": {"loss/generator", "d/real"}, "vae": {"loss/vae", "vae/kl"}}[model]
+    assert wanted <= set(scalars)
+    assert [e.step for e in events.Scalars(sorted(wanted)[0])] == [2, 3, 4, 6]
+    pictures = {"real", "samples"} | ({"reconstructions"} if model == "vae" else set())
+    assert pictures == set(events.Tags()["images"])
+
+
+@pytest.mark.parametrize("model", ["dcgan", "vae"])
+def test_resumed_run_equals_the_unbroken_one(model, small_dataset, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    make_trainer(model, small_dataset, tmp_path / "whole", steps=11).run()
+    make_trainer(model, small_dataset, tmp_path / "broken", steps=6).run()
+    second = make_trainer(model, small_dataset, tmp_path / "broken", steps=11)
+    second.load(load_checkpoint(tmp_path / "broken"))
+    second.run()
+    whole, broken = (load_checkpoint(tmp_path / name) for name in ("whole", "broken"))
+    assert whole["step"] == broken["step"] == 11
+    assert flat(whole).keys() == flat(broken).keys()
+    for key, value in flat(whole).items():
+        same = torch.equal(value, flat(broken)[key]) if torch.is_tensor(value) else value == flat(broken)[key]
+        assert same, key
+    steps = [json.loads(r)["step"] for r in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def flat(content, prefix=""):
+    """Nested dicts and lists → {path: leaf}."""
+    if isinstance(content, dict):
+        items = content.items()
+    elif isinstance(content, list):
+        items = enumerate(content)
+    else:
+        return {prefix: content}
+    return {k: v for key, part in items for k, v in flat(part, f"{prefix}/{key}").items()}
+
+
+def test_rows_past_the_checkpoint_go_on_resume(small_dataset, tmp_path):
+    make_trainer("dcgan", small_dataset, tmp_path, steps=6).run()
+    again = make_trainer("dcgan", small_dataset, tmp_path, steps=7)
+    again.load(load_checkpoint(tmp_path / "checkpoints" / "step-00000003.pt"))
+    again.run()
+    rows = [json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [2, 3, 4, 6, 7]
+
+
+def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(small_dataset, tmp_path):
+    trainer = make_trainer("vae", small_dataset, tmp_path)
+    with torch.no_grad():
+        trainer.modules["decoder"].stages[-1].bias.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"loss/vae.*not finite by step 2"):
+        trainer.run()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000000.pt"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_and_exits(number, code, tmp_path):
+    command = [sys.executable, "train.py", "dcgan", "--size", "16", "--width", "4", "--device", "cpu"]
+    command += ["--steps", "1000000", "--log-every", "5", "--outdir", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "00000-dcgan-shapes" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    step = load_checkpoint(tmp_path / "00000-dcgan-shapes")["step"]
+    assert step > 0
+    assert f"saved at step {step}" in said
+
+
+def test_batches_reach_the_networks_as_minus_one_to_one(small_dataset, tmp_path):
+    trainer = make_trainer("dcgan", small_dataset, tmp_path)
+    images = float_batch(trainer).images
+    assert torch.equal(images, to_float(small_dataset.fetch(range(8)).images))
+    assert images.is_contiguous(memory_format=torch.channels_last)
