@@ -41,12 +41,11 @@ def open_array(path: Path) -> ArrayImages:
     may hold integer `labels` (N,). Raises DataError for anything else.
     """
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            images, labels = stored, None
+        if path.suffix.lower() == ".npy":
+            images, labels = np.lib.format.open_memmap(path, mode="r"), None  # refuses objects
         else:
-            with stored:
-                images, labels = _members(stored)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                images, labels = _members(archive)
     except Exception as error:  # damaged zip members and headers raise many kinds
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
     try:
