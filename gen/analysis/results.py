@@ -1,9 +1,9 @@
 """What a measurement found: frozen values that print as a table and go to JSON and back.
 
 Levels are in dBc: decibels relative to the mean spatial variance of an image, the "carrier". A
-value that has no finite number (a level whose debiased power is negative, a lower bound that reaches
-zero) is `None`, `null` in JSON. p-values of lines are raw; those of periods are Holm-corrected over
-the whole report. docs/measurement.md documents every key.
+value that has no finite number (a level whose debiased power is negative, a lower bound that
+reaches zero) is `None`, `null` in JSON. p-values of lines are raw; those of periods are
+Holm-corrected over the whole report. docs/measurement.md documents every key.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ STATISTICS = ("replica", "line", "excess", "trace")
 class Replica:
     """Gain of the copy of the image's own baseband that stands at the line's frequency.
 
-    `db` is 20·log10|gain|; `low_db` and `high_db` bound it at 95 %, `limit_db` is the gain that would
-    be found with 90 % power. `covariance` is that of (Re gain, Im gain): [[rr, ri], [ri, ii]].
+    `db` is 20·log10|gain|; `low_db` and `high_db` bound it at 95 %, `limit_db` is the gain that
+    would be found with 90 % power. `covariance` is that of (Re gain, Im gain): [[rr, ri], [ri,
+    ii]].
     """
 
     gain: complex
@@ -40,8 +41,8 @@ class Line:
     """Fixed grid at mean brightness: coherent mean of one Fourier bin over images.
 
     `amplitude` is the complex coefficient in grey levels, `grey_levels` the RMS amplitude of the
-    real pattern with its 95 % interval, `dbc` its level; `limit_grey_levels` would be found with 90 %
-    power.
+    real pattern with its 95 % interval, `dbc` its level; `limit_grey_levels` would be found with
+    90 % power.
     """
 
     amplitude: complex

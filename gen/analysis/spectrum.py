@@ -1,0 +1,171 @@
+"""Windowed power spectra and radial profiles, as sums that can be merged.
+
+A spectrum is Σ|X(f)|² over images of the mean-removed image under a periodic Hann window, on the
+rfft2 half plane (H, W//2+1). Dividing by images·Σw² gives power per pixel: white noise of variance
+σ² has the flat spectrum σ².
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gen.analysis.lattice import near_lattice, signed_bins
+
+
+def hann(height: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Periodic Hann window (H, W), outer product of 0.5 - 0.5·cos(2πn/N)."""
+    sides = [torch.hann_window(n, periodic=True, dtype=dtype) for n in (height, width)]
+    return sides[0][:, None] * sides[1]
+
+
+def radial_rings(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ring number of each rfft2 bin (H, W//2+1) and the rings' radii in cycles per pixel.
+
+    Rings are 1/min(H, W) wide and centered on whole multiples of it, so DC has a ring of its own
+    and the corners, out to |f| = 0.707, are kept.
+    """
+    short = min(size)
+    fy, fx = signed_bins(size[0]) / size[0], np.arange(size[1] // 2 + 1) / size[1]
+    rings = np.rint(np.hypot(fy[:, None], fx) * short).astype(np.int64)
+    return rings, np.arange(rings.max() + 1) / short
+
+
+def conjugate_weight(width: int) -> NDArray[np.float64]:
+    """How many bins of the full plane each column (W//2+1) of the half plane stands for: 1 or 2."""
+    weight = np.full(width // 2 + 1, 2.0)
+    weight[0] = 1
+    if width % 2 == 0:
+        weight[-1] = 1
+    return weight
+
+
+def ring_weights(size: tuple[int, int], mask_periods: tuple[int, ...] = ()) -> Tensor:
+    """Matrix (H·(W//2+1), R) that takes the mean power over each ring; lattice bins ±1 masked.
+
+    A ring that the mask empties is kept whole: it has no bin off the lattice.
+    """
+    rings, radii = radial_rings(size)
+    weight = np.broadcast_to(conjugate_weight(size[1]), rings.shape).copy()
+    if mask_periods:
+        masked = near_lattice(mask_periods, size, 1)[:, : size[1] // 2 + 1]
+        masked[:2, :2] = False
+        masked[-1, :2] = False
+        left = np.bincount(rings.ravel(), (weight * ~masked).ravel(), len(radii))
+        weight[masked & (left > 0)[rings]] = 0
+    matrix = np.zeros((rings.size, len(radii)))
+    matrix[np.arange(rings.size), rings.ravel()] = weight.ravel()
+    return torch.from_numpy(matrix / matrix.sum(0))
+
+
+def full_plane(half: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Extend an even spectrum from the rfft2 half plane (C, H, W//2+1) to (C, H, W)."""
+    rows = -np.arange(half.shape[1]) % half.shape[1]
+    mirror = half[:, rows][:, :, (width - 1) // 2 : 0 : -1]
+    return np.concatenate([half, mirror], axis=-1)
+
+
+@dataclass(frozen=True)
+class RadialProfile:
+    """Mean power over rings: `frequency` (R,) in cycles per pixel, `power` (R,) in grey levels².
+
+    `covariance` (R, R) is that of ln power over draws of as many images.
+    """
+
+    frequency: NDArray[np.float64]
+    power: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @property
+    def db(self) -> NDArray[np.float64]:
+        """Power in dB re one grey level², floored at -200 dB."""
+        return 10 * np.log10(np.maximum(self.power, 1e-20))
+
+    def band(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """95 % band of `db`, ring by ring."""
+        half = 1.96 * 10 / np.log(10) * np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return self.db - half, self.db + half
+
+
+def radial_distance(
+    a: RadialProfile, b: RadialProfile, draws: int = 400
+) -> tuple[float, float, float]:
+    """RMS over rings of 10·log10(a/b) in dB, with a 95 % interval: (distance, low, high).
+
+    DC is left out. The interval is a parametric bootstrap over images: ln power of both profiles is
+    drawn from the normal law of its covariance (400 fixed draws) around the observed difference.
+    """
+    difference = (a.db - b.db)[1:]
+    covariance = (a.covariance + b.covariance)[1:, 1:] * (10 / np.log(10)) ** 2
+    values, vectors = np.linalg.eigh(covariance)
+    noise = np.random.default_rng(0).standard_normal((draws, len(values)))
+    noise = noise * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    drawn = np.sqrt(np.mean((difference + noise) ** 2, axis=1))
+    # Noise adds to every draw what it has already added to the observation: take it off again.
+    distance = float(np.sqrt(np.mean(difference**2)))
+    drawn = drawn - np.median(drawn) + distance
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return distance, max(float(low), 0.0), float(high)
+
+
+class Spectrum:
+    """Streaming mean power spectrum and radial profile of images (N, C, H, W) of one size.
+
+    The sums of two halves add up to those of the whole (`merge`). With `mask_periods` the lattice's
+    bins, one bin around included, are left out of the radial profile.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], mask_periods: tuple[int, ...] = ()):
+        self.size, self.mask_periods = size, mask_periods
+        self.window = hann(*size)
+        self.rings = ring_weights(size, mask_periods)
+        rings = self.rings.shape[1]
+        self.sums = {
+            "count": torch.zeros(channels, dtype=torch.float64),
+            "power": torch.zeros(channels, size[0], size[1] // 2 + 1, dtype=torch.float64),
+            "radial": torch.zeros(channels, rings, rings, dtype=torch.float64),
+        }
+
+    def update(self, images: Tensor) -> None:
+        """Add images (N, C, H, W); each loses its window-weighted mean first."""
+        images = images.double()
+        mean = (images * self.window).sum((-2, -1), keepdim=True) / self.window.sum()
+        centered = torch.fft.rfft2(self.window * (images - mean))
+        self.add_power(centered.abs().square(), torch.ones(images.shape[:2]))
+
+    def add_power(self, power: Tensor, counted: Tensor) -> None:
+        """Add |X|² (N, C, H, W//2+1) of mean-free windowed images; `counted` (N, C) is 1 or 0."""
+        radial = power.flatten(2).double() @ self.rings  # (N, C, R)
+        self.sums["count"] += counted.sum(0)
+        self.sums["power"] += power.sum(0, dtype=torch.float64)
+        self.sums["radial"] += torch.einsum("ncr,ncs->crs", radial, radial)
+
+    def merge(self, other: Spectrum) -> None:
+        """Add the sums of another spectrum of the same size."""
+        for name, value in other.sums.items():
+            self.sums[name] += value
+
+    def mean(self) -> NDArray[np.float64]:
+        """Mean power per pixel (C, H, W//2+1) in squared units of the images."""
+        count = self.sums["count"].clamp(min=1)[:, None, None]
+        return (self.sums["power"] / count / self.window.square().sum()).numpy()
+
+    def profile(self, channel: int, masked: bool = True) -> RadialProfile:
+        """Radial profile of one channel, with the covariance of its logarithm.
+
+        `masked=False` puts the lattice's bins back; the covariance stays that of the masked rings.
+        """
+        rings = self.rings if masked else ring_weights(self.size)
+        count = max(float(self.sums["count"][channel]), 1.0)
+        energy = float(self.window.square().sum())
+        mean = (self.sums["power"][channel].flatten() @ rings).numpy() / count
+        masked_mean = (self.sums["power"][channel].flatten() @ self.rings).numpy() / count
+        second = self.sums["radial"][channel].numpy() / count
+        relative = second / np.maximum(np.outer(masked_mean, masked_mean), 1e-300) - 1
+        return RadialProfile(
+            radial_rings(self.size)[1], mean / energy, relative / max(count - 1, 1.0)
+        )
