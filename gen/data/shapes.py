@@ -25,7 +25,7 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw images of one bright shape on a dark gradient; image i is a function of (seed, i) alone.
 
-    Shapes have a random class, center, radius, rotation and hue; edges are anti-aliased by the
+    Shapes have a random class, center, radius, tilt and hue; edges are anti-aliased by the
     covered fraction of each pixel, and no position on a pixel lattice is preferred.
 
     Args:
@@ -69,7 +69,8 @@ def _draw(
     y = np.arange(height, dtype=np.float32)[:, None] - _center(height, u)
     x = np.arange(width, dtype=np.float32) - _center(width, u)
     inradius = min(size) * (0.22 + 0.10 * next(u)) * _INRADIUS[label]
-    coverage = _coverage(y, x, inradius, 2 * np.pi * next(u), _SIDES[label])
+    tilt = np.pi / 2 + 0.6 * (next(u) - 0.5)  # ±17° about standing upright
+    coverage = _coverage(y, x, inradius, tilt, _SIDES[label])
 
     # The background runs from one deep color to a neighboring one along a random direction; the
     # shape is light and about complementary.

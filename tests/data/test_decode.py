@@ -69,6 +69,15 @@ def test_16_bit_gray_is_scaled_not_clipped(tmp_path, kind):
     np.testing.assert_allclose(pixels[..., 0], values / 257, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("color", "count"), [(2, 3), (4, 2), (6, 4)])
+def test_of_16_bit_color_and_alpha_the_upper_8_bits_are_read(tmp_path, color, count):
+    values = RNG.integers(0, 65536, (1, 5, count)).astype(">u2")
+    values[..., -1] |= 0xFF00  # opaque, where the last channel is alpha
+    path = written(tmp_path / "a.png", png(5, 1, 16, color, b"\0" + values.tobytes()))
+    shown = values[..., : count - 1 + count % 2]
+    np.testing.assert_array_equal(decode(path), shown >> 8)
+
+
 def test_16_bit_big_endian_tiff(tmp_path):
     values = np.array([[0, 1000], [40000, 65535]], ">u2")
     tags = {256: 2, 257: 2, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: 8}
@@ -272,19 +281,18 @@ def test_folders_and_missing_files(tmp_path):
     refused(tmp_path / "none.png", "No such file")
 
 
-def png_header(width: int, height: int) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + crc
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    rows = chunk(b"IDAT", zlib.compress(bytes(1 << 16)))
-    return b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(20_000, 10_000), (2**31 - 1, 2**31 - 1), (1, 2**31 - 1)])
 def test_a_huge_header_is_refused_before_decoding(tmp_path, size):
-    path = written(tmp_path / "bomb.png", png_header(*size))
+    path = written(tmp_path / "bomb.png", png(*size, 8, 2, bytes(1 << 16)))
     refused(path, "pixels")
     with pytest.raises(BadImage, match="pixels"):
         check(path)
