@@ -14,7 +14,7 @@ class Seeds(click.ParamType):
 
     name = "SEEDS"
 
-    def convert(self, value, param, ctx) -> list[int]:  # noqa: ANN001
+    def convert(self, value, param, ctx) -> list[int]:
         """Parse, or fail with the forms."""
         seeds: list[int] = []
         for part in str(value).split(","):
@@ -77,13 +77,15 @@ def sample(
     if grid:
         save_png(Path(grid), make_grid(torch.cat(kept)))
     if npy:
-        with open(npy, "wb") as file:
+        with Path(npy).open("wb") as file:
             np.save(file, torch.cat(kept).permute(0, 2, 3, 1).numpy())
     written = ", ".join(str(path) for path in (grid, outdir, npy) if path)
-    click.echo(f"{done} images of {decoder.sizes[-1][0]}x{decoder.sizes[-1][1]} → {written}", err=True)
+    click.echo(
+        f"{done} images of {decoder.sizes[-1][0]}x{decoder.sizes[-1][1]} → {written}", err=True
+    )
 
 
-def _option(*names: str, **settings) -> GroupedOption:  # noqa: ANN003
+def _option(*names: str, **settings) -> GroupedOption:
     return GroupedOption(list(names), group="Options", **settings)
 
 
@@ -97,8 +99,15 @@ main = Command(
         _option("--grid", metavar="FILE", help="write all images as one PNG sheet"),
         _option("--outdir", metavar="DIR", help="write one PNG per seed, named by it"),
         _option("--npy", metavar="FILE", help="write one uint8 array (N, H, W, C)"),
-        _option("--ema/--no-ema", default=True, help="averaged weights or the last  [default: ema]"),
-        _option("--batch-size", type=click.IntRange(1), default=64, help="images held at once  [default: 64]"),
+        _option(
+            "--ema/--no-ema", default=True, help="averaged weights or the last  [default: ema]"
+        ),
+        _option(
+            "--batch-size",
+            type=click.IntRange(1),
+            default=64,
+            help="images held at once  [default: 64]",
+        ),
         _option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda", "mps"]),

@@ -61,11 +61,15 @@ def resumed(path: str, model: str, given: dict[str, Any]) -> tuple[RunConfig, di
     return RunConfig.from_dict(stored), content
 
 
-def train(model: str, config: str | None, resume: str | None, outdir: str, dry_run: bool, **given: Any) -> None:
+def train(
+    model: str, config: str | None, resume: str | None, outdir: str, dry_run: bool, **given: Any
+) -> None:
     """Parse, build, run."""
     if config and resume:
         raise click.UsageError("--config and --resume exclude each other")
-    run, content = resumed(resume, model, given) if resume else (merged_config(model, config, given), None)
+    run, content = (
+        resumed(resume, model, given) if resume else (merged_config(model, config, given), None)
+    )
     if not run.model.channels:
         from gen.data.datasets import natural_channels
 
@@ -89,10 +93,14 @@ def train(model: str, config: str | None, resume: str | None, outdir: str, dry_r
     if content:
         trainer.load(content)
     write_config(run, folder)
-    click.echo(f"{model} on {dataset.name}: {len(dataset)} images, {trainer.device} → {folder}", err=True)
+    click.echo(
+        f"{model} on {dataset.name}: {len(dataset)} images, {trainer.device} → {folder}", err=True
+    )
     stopped_by = trainer.run()
     if stopped_by:
-        click.echo(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.", err=True)
+        click.echo(
+            f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.", err=True
+        )
         sys.exit(128 + stopped_by)
     click.echo(f"Done: {folder}. Next: python sample.py {folder} --grid grid.png", err=True)
 
@@ -107,10 +115,30 @@ def add_command(model: str) -> None:
         for option in options_of(cls, GROUPS[section], kind.defaults)
     ]
     run_options = [
-        GroupedOption(["--outdir"], default="runs", group="Run", help="parent of the run directory  [default: runs]"),
-        GroupedOption(["--config"], group="Run", metavar="FILE", help="JSON such as a run's config.json; flags win"),
-        GroupedOption(["--resume"], group="Run", metavar="RUN", help="go on with a run or checkpoint, in place"),
-        GroupedOption(["--dry-run"], is_flag=True, group="Run", help="print networks and counts; write nothing"),
+        GroupedOption(
+            ["--outdir"],
+            default="runs",
+            group="Run",
+            help="parent of the run directory  [default: runs]",
+        ),
+        GroupedOption(
+            ["--config"],
+            group="Run",
+            metavar="FILE",
+            help="JSON such as a run's config.json; flags win",
+        ),
+        GroupedOption(
+            ["--resume"],
+            group="Run",
+            metavar="RUN",
+            help="go on with a run or checkpoint, in place",
+        ),
+        GroupedOption(
+            ["--dry-run"],
+            is_flag=True,
+            group="Run",
+            help="print networks and counts; write nothing",
+        ),
     ]
     main.add_command(
         Command(

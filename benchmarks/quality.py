@@ -139,14 +139,23 @@ def main() -> None:
 
     common = ["--data", "mnist", "--data-root", str(given.data_root), "--width", str(given.width)]
     common += ["--precision", given.precision, "--snapshot-every", "100000"]
-    steps = [epochs * (60_000 // batch) for epochs, batch in zip(given.epochs, (64, 128), strict=True)]
-    run, seconds = train(given.outdir / "dcgan", "dcgan", "--size", "32", "--steps", str(steps[0]), *common)
+    steps = [
+        epochs * (60_000 // batch) for epochs, batch in zip(given.epochs, (64, 128), strict=True)
+    ]
+    run, seconds = train(
+        given.outdir / "dcgan", "dcgan", "--size", "32", "--steps", str(steps[0]), *common
+    )
     score, shares = classifier_score(network, run)
     figures |= {"dcgan_score": score, "dcgan_shares": shares.tolist(), "dcgan_seconds": seconds}
     print(f"dcgan: score {score:.2f} of 10, rarest class {shares.min():.1%}, {seconds:.0f} s")
 
-    run, seconds = train(given.outdir / "vae", "vae", "--size", "28", "--steps", str(steps[1]), *common)
-    figures |= {"vae_negative_elbo": test_negative_elbo(run, given.data_root), "vae_seconds": seconds}
+    run, seconds = train(
+        given.outdir / "vae", "vae", "--size", "28", "--steps", str(steps[1]), *common
+    )
+    figures |= {
+        "vae_negative_elbo": test_negative_elbo(run, given.data_root),
+        "vae_seconds": seconds,
+    }
     print(f"vae: test −ELBO {figures['vae_negative_elbo']:.2f} nats per image, {seconds:.0f} s")
     (given.outdir / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -87,7 +87,9 @@ class ModelConfig(Checked):
     """The networks."""
 
     model: str = "dcgan"
-    size: tuple[int, int] = option((64, 64), "image size, S or HxW", unit="pixels", low=8, high=4096)
+    size: tuple[int, int] = option(
+        (64, 64), "image size, S or HxW", unit="pixels", low=8, high=4096
+    )
     channels: int = option(0, "1 gray, 3 RGB, 4 RGBA; 0 takes the data's own", low=0, high=4)
     latent: int = option(100, "length of the latent vector", low=1, high=65536)
     width: int = option(64, "channels of the finest inner map", low=1, high=4096)
@@ -229,7 +231,9 @@ class RunConfig:
             given = values.get(name, {})
             if unknown := sorted(set(given) - set(fields)):
                 raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
-            defaults = {key: value for key, value in MODELS[model].defaults.items() if key in fields}
+            defaults = {
+                key: value for key, value in MODELS[model].defaults.items() if key in fields
+            }
             parts[name] = sections[name](**{**defaults, **given})
         return cls(**parts)
 

@@ -1,4 +1,4 @@
-"""Pixels in and out: [-1, 1] ↔ uint8, sample grids and PNG files. The only place where 127.5 stands."""
+"""Pixels in and out: [-1, 1] ↔ uint8, sheets and PNG files. The one place where 127.5 stands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def make_grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
-    """Lay images (B, C, H, W) out on a white sheet (C, rows·(H+gap)+gap, columns·(W+gap)+gap).
+    """Lay images (B, C, H, W) on a white sheet (C, rows·(H+gap) + gap, columns·(W+gap) + gap).
 
     Tile (row, column) starts at (gap + row·(H+gap), gap + column·(W+gap)); pixels are copied, never
     resampled, so a sheet can be cut up again and measured. Default: as square as possible.

@@ -1,4 +1,4 @@
-"""Dataclass fields that carry help → click options, in groups; and commands that err in one line."""
+"""Dataclass fields that carry help → grouped click options; commands that err in one line."""
 
 from __future__ import annotations
 
@@ -121,4 +121,6 @@ def _default_text(field: dataclasses.Field[Any], default: Any) -> str:
         default = "x".join(map(str, default))
     if isinstance(default, bool):
         default = "on" if default else "off"
-    return f"default: {default:g}{unit}" if isinstance(default, float) else f"default: {default}{unit}"
+    return (
+        f"default: {default:g}{unit}" if isinstance(default, float) else f"default: {default}{unit}"
+    )

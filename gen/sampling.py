@@ -1,7 +1,7 @@
 """Samples: image i from seed i, whatever the batch size, the order or the company.
 
-    from gen.sampling import load, sample_images
-    images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint8 (64, C, H, W)
+from gen.sampling import load, sample_images
+images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint8 (64, C, H, W)
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def decode_latents(decoder: Decoder, latents: Tensor) -> Tensor:
     return torch.cat(images)
 
 
-def sample_batches(decoder: Decoder, seeds: Sequence[int], batch_size: int = 64) -> Iterator[Tensor]:
+def sample_batches(
+    decoder: Decoder, seeds: Sequence[int], batch_size: int = 64
+) -> Iterator[Tensor]:
     """Yield uint8 images (≤ batch_size, C, H, W) in the order of `seeds`; constant memory."""
     for start in range(0, len(seeds), batch_size):
         part = seeds[start : start + batch_size]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from .blocks import initialize, size_ladder, stage_widths
@@ -43,7 +45,7 @@ class Decoder(nn.Module):
                 nn.BatchNorm2d(outgoing),
                 nn.ReLU(inplace=True),
             )
-            for incoming, outgoing in zip(widths, widths[1:], strict=False)
+            for incoming, outgoing in pairwise(widths)
         )
         self.stages.append(enlarge(widths[-1], channels, kernel_size, True))
         initialize(self)

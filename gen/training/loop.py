@@ -210,7 +210,9 @@ class Trainer:
                 self.snapshot(log)
             since, clock = self.step, time.perf_counter()
             while self.step < training.steps and not caught:
-                means.add(train_step(self.objective, self.to_device(next(stream)), self.step, autocast))
+                means.add(
+                    train_step(self.objective, self.to_device(next(stream)), self.step, autocast)
+                )
                 self.average.update_parameters(self.live)
                 self.step += 1
                 progress.advance()

@@ -71,7 +71,7 @@ class GAN:
         return self.generator(torch.randn(len(like), self.generator.latent, device=like.device))
 
     def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """Tell real from fake; the two batches pass apart, so batch norm sees one kind at a time."""
+        """Tell real from fake; they pass apart, so batch norm sees one kind at a time."""
         with torch.no_grad():
             fakes = self.generate(batch.images)
         real = self.discriminator(batch.images).float()

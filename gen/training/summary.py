@@ -19,7 +19,9 @@ def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
     costs = {}
     with torch.device("meta"):
         for name, module in build_modules(model).items():
-            shape = (model.latent,) if isinstance(module, Decoder) else (model.channels, *model.size)
+            shape = (
+                (model.latent,) if isinstance(module, Decoder) else (model.channels, *model.size)
+            )
             with FlopCounterMode(display=False) as counter:
                 module.eval()(torch.empty(1, *shape))
             parameters = sum(weight.numel() for weight in module.parameters())

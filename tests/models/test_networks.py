@@ -1,5 +1,7 @@
 """Decoder, discriminator and encoder: shapes, initialisation, size ladder."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def test_each_step_of_the_ladder_doubles_then_crops_at_most_one(size):
     ladder = size_ladder(size)
     assert ladder[-1] == size
     assert 4 <= min(ladder[0]) < 8
-    for small, large in zip(ladder, ladder[1:], strict=False):
+    for small, large in pairwise(ladder):
         assert all(2 * s - n in (0, 1) for s, n in zip(small, large, strict=True))
 
 

@@ -30,14 +30,14 @@ def zero_insertion(maps, stride):
 
 
 def flipped_kernel(weight, groups):
-    """ConvTranspose2d's (C_in, C_out/g, K, K) → conv2d's (C_out, C_in/g, K, K), spatially flipped."""
+    """ConvTranspose2d's (C_in, C_out/g, K, K) → conv2d's (C_out, C_in/g, K, K), flipped."""
     inputs, outputs, *kernel = weight.shape
     swapped = weight.view(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
     return swapped.reshape(groups * outputs, inputs // groups, *kernel).flip(-1, -2)
 
 
 def by_zero_insertion(maps, weight, stride, padding, output_padding, dilation, groups):
-    """Dumoulin and Visin 2016, relationship 14: insert zeros, pad by d(K−1)−p, correlate flipped."""
+    """Dumoulin and Visin 2016, relationship 14: insert zeros, pad by d(K−1)−p, correlate."""
     kernel = weight.shape[-1]
     border = dilation * (kernel - 1) - padding
     after = border + output_padding

@@ -92,7 +92,9 @@ def test_phase_that_is_not_due_is_left_out(small_dataset, tmp_path):
 @pytest.mark.parametrize("model", ["dcgan", "vae"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_learns(model, precision, small_dataset, tmp_path):
-    trainer = make_trainer(model, small_dataset, tmp_path, steps=60, precision=precision, log_every=5)
+    trainer = make_trainer(
+        model, small_dataset, tmp_path, steps=60, precision=precision, log_every=5
+    )
     assert trainer.run() == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     # Guessing costs 2 ln 2 = 1.39; the entropy of grey pixels, some 450 nats, is the VAE's floor.
@@ -106,7 +108,9 @@ def test_average_covers_weights_and_batch_norm_buffers(small_dataset, tmp_path):
     decay = math.sqrt(0.5)  # two batches of eight are one half-life of sixteen
     expected = None
     for step in range(4):
-        train_step(trainer.objective, float_batch(trainer, 8 * step), step, contextlib.nullcontext())
+        train_step(
+            trainer.objective, float_batch(trainer, 8 * step), step, contextlib.nullcontext()
+        )
         trainer.average.update_parameters(trainer.live)
         state = {k: v.double() for k, v in generator.state_dict().items() if v.is_floating_point()}
         expected = (
@@ -162,9 +166,15 @@ def test_resumed_run_equals_the_unbroken_one(model, small_dataset, tmp_path):
     assert whole["step"] == broken["step"] == 11
     assert flat(whole).keys() == flat(broken).keys()
     for key, value in flat(whole).items():
-        same = torch.equal(value, flat(broken)[key]) if torch.is_tensor(value) else value == flat(broken)[key]
+        same = (
+            torch.equal(value, flat(broken)[key])
+            if torch.is_tensor(value)
+            else value == flat(broken)[key]
+        )
         assert same, key
-    steps = [json.loads(r)["step"] for r in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(r)["step"] for r in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(set(steps))
 
 
@@ -184,7 +194,9 @@ def test_rows_past_the_checkpoint_go_on_resume(small_dataset, tmp_path):
     again = make_trainer("dcgan", small_dataset, tmp_path, steps=7)
     again.load(load_checkpoint(tmp_path / "checkpoints" / "step-00000003.pt"))
     again.run()
-    rows = [json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows == [2, 3, 4, 6, 7]
 
 
@@ -199,7 +211,17 @@ def test_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(small_datas
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_saves_and_exits(number, code, tmp_path):
-    command = [sys.executable, "train.py", "dcgan", "--size", "16", "--width", "4", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "train.py",
+        "dcgan",
+        "--size",
+        "16",
+        "--width",
+        "4",
+        "--device",
+        "cpu",
+    ]
     command += ["--steps", "1000000", "--log-every", "5", "--outdir", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "00000-dcgan-shapes" / "metrics.jsonl"
