@@ -29,7 +29,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def make_grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
-    """Lay images (B, C, H, W) on a white sheet (C, rows·(H+gap) + gap, columns·(W+gap) + gap).
+    """Lay images (B, C, H, W) on one white sheet (C, rows·(H+gap)+gap, columns·(W+gap)+gap).
 
     Tile (row, column) starts at (gap + row·(H+gap), gap + column·(W+gap)); pixels are copied, never
     resampled, so a sheet can be cut up again and measured. Default: as square as possible.

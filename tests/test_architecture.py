@@ -15,7 +15,7 @@ ALLOWED = {
     "gen/config.py": set(),
     "gen/options.py": {"gen.config"},
     "gen/data": set(),
-    "gen/analysis": set(),
+    "gen/analysis": {"gen.files"},
     "gen/training": {
         "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.sampling",
         "gen.analysis", "models",

@@ -139,7 +139,7 @@ class CropSums:
         self.spectrum.add_power(power, counted)
         weight_map, level = self.whiten(power)
         self._sum("variance", (variance * counted).sum(0))
-        self._add_line(centered, spectrum, counted * torch.exp(-TEMPER * level))
+        self._add_line(centered, spectrum, power, counted * torch.exp(-TEMPER * level))
         self._add_excess(power)
         self._add_trace(images, counted)
         # The window-weighted mean returns as a multiple of W, relative to mid-grey: then A is the
@@ -184,8 +184,9 @@ class CropSums:
             gains.append(single_gain(terms)[:, 0])
         return torch.cat(gains, -1).to(torch.complex64)
 
-    def _add_line(self, centered: Tensor, spectrum: Tensor, weight: Tensor) -> None:
-        """Weighted mean image, and the second moments of (u·Re z, u·Im z, u) per line."""
+    def _add_line(self, centered: Tensor, spectrum: Tensor, power: Tensor, weight: Tensor) -> None:
+        """Weighted mean image, its noise Σu²|X|², second moments of (u·Re z, u·Im z, u) per line."""
+        self._sum("noise", torch.einsum("nc,nchw->chw", weight**2, power))
         self._sum("weight", weight.sum(0))
         self._sum("mean", torch.einsum("nc,nchw->chw", weight, centered))
         z = spectrum.flatten(2)[..., self.flat_bins] / self.window.sum()

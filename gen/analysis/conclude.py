@@ -160,16 +160,21 @@ def _period(table: Table, period: int) -> Period:
     rows = table.channels if len(e.counted) == 1 else [i for i in table.channels if i > 0]
     pick = np.ix_(rows, lines)
     scale = {"replica": np.ones(len(rows)), "line": 1 / e.ac_power[rows]}
-    energy, spread, limits = {}, 0.0, []
+    energy, found, spread, limits = {}, 0.0, 0.0, []
     for name, a in (("replica", e.replica), ("line", e.line)):
         c, share = a.c[lines], scale[name][:, None]
         noise, power = _noise(a)[pick], a.power[pick]
-        energy[name] = float((share * c * (power - noise)).sum(1).mean())
+        excess = share * c * (power - noise)
+        energy[name] = float(excess.sum(1).mean())
+        significant = table.adjusted[name].min(0)[lines] < SIGNIFICANT
+        found += float(excess[:, significant].sum(1).mean())
         theta = np.maximum(power - noise, 0)
         variance = (share * c) ** 2 * (2 * noise**2 + 4 * theta * noise) / c
         spread += float(np.sqrt(variance.sum(1)).mean()) ** 2
         limits.append((share * c * _limit(a, table.tests)[pick]).mean(0))
     level = energy["replica"] + energy["line"]
+    if level <= 0:  # the noise of other lines outweighs those that were found: let these speak
+        level = found
     own = {name: float(p[:, lines].min()) for name, p in table.adjusted.items()}
     p_value = min(own["replica"], own["line"])
     first = table.channels[0]

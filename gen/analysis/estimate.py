@@ -147,9 +147,11 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
     b2, m12, m22 = everywhere("b2"), everywhere("m12"), everywhere("m22").real
     determinant = np.maximum(m11 * m22 - np.abs(m12) ** 2, FLOOR)
     gain = (b1 * m22 - b2 * m12) / determinant
-    around, around_df = _around(crop, np.abs(gain) ** 2, first, last)
+    # The gain's variance goes with 1/M₁₁, which varies from the neighbors to the line.
+    around, around_df = _around(crop, np.abs(gain) ** 2 * m11, first, last)
 
     ky, kx = (crop.bins[first:last] % crop.size).T
+    around = around / np.maximum(m11[:, ky, kx], FLOOR)
     g = gain[:, ky, kx]
     grid = ((b2 * m11 - b1 * m12.conj()) / determinant)[:, ky, kx]
     m11, m12, m22 = (m[:, ky, kx] for m in (m11, m12, m22))
@@ -201,12 +203,27 @@ def _effective(second: Values, functional: Values) -> Values:
 
 
 def _coherent(
-    crop: CropSums, mean: Tensor, second: Tensor, total: Values, scale: float
+    crop: CropSums,
+    mean: Tensor,
+    second: Tensor,
+    total: Values,
+    scale: float,
+    noise: Values | None = None,
 ) -> Amplitude:
-    """Weighted mean of complex coefficients over images: value, sandwich, neighbors."""
+    """Weighted mean of complex coefficients over images: value, sandwich, neighbors.
+
+    With `noise` (C, H, W), the power that independent images would leave in the mean, neighbors are
+    judged relative to it, and its background at the line gives back the scale.
+    """
     total = np.maximum(total, FLOOR)
     everywhere = torch.fft.fft2(mean).numpy() / (scale * total[:, None, None])
-    around, around_df = _around(crop, np.abs(everywhere) ** 2, 0, len(crop.bins))
+    power = np.abs(everywhere) ** 2
+    if noise is not None:
+        power = power / np.maximum(noise, FLOOR)
+    around, around_df = _around(crop, power, 0, len(crop.bins))
+    if noise is not None:
+        half = noise[..., : crop.size[1] // 2 + 1].reshape(len(noise), -1)
+        around = around * np.exp(_background(half[:, crop.stencils.numpy()]))
     ky, kx = (crop.bins % crop.size).T
     value, moments = everywhere[:, ky, kx], second.numpy()
     residual = np.zeros((*value.shape, 2, 3))
@@ -223,7 +240,8 @@ def _coherent(
 def _line(crop: CropSums) -> Amplitude:
     window = float(crop.window.sum())
     weight = crop.sums["weight"].numpy()
-    return _coherent(crop, crop.sums["mean"], crop.sums["line"], weight, window)
+    noise = full_plane(crop.sums["noise"].numpy(), crop.size[1])
+    return _coherent(crop, crop.sums["mean"], crop.sums["line"], weight, window, noise)
 
 
 def _trace(crop: CropSums, name: str, counted: Values) -> Amplitude:
@@ -237,9 +255,9 @@ def _excess(crop: CropSums, line: NDArray[np.complex128]) -> LogRatio:
     mean = np.maximum(power[:, crop.stencils.numpy()] / counted[..., None], FLOOR)
     coherent = np.abs(line) ** 2 * float(crop.window.sum()) ** 2
     at_line = np.maximum(mean[..., 0] - coherent, 1e-3 * mean[..., 0])
-    weights = -intercept_weights().repeat(4) / 4
-    value = np.log(at_line) + np.log(mean[..., 1:]) @ weights
+    value = np.log(at_line) - _background(mean)
 
+    weights = -intercept_weights().repeat(4) / 4
     influence = np.concatenate([1 / at_line[..., None], weights / mean[..., 1:]], -1)
     second = crop.sums["excess"].numpy() / counted[..., None, None]
     spread = second - mean[..., :, None] * mean[..., None, :]
@@ -247,6 +265,12 @@ def _excess(crop: CropSums, line: NDArray[np.complex128]) -> LogRatio:
     variance = np.maximum(variance, 0) / np.maximum(counted - 1, 1)
     around, around_df = _placebo(crop)
     return LogRatio(value, variance, counted - 1, around, around_df)
+
+
+def _background(power: Values) -> Values:
+    """ln of the power (…, 1 + 12) at a line as the quadratic through its neighbor pairs has it."""
+    logs = np.log(np.maximum(power[..., 1:], FLOOR))
+    return logs @ (intercept_weights().repeat(4) / 4)
 
 
 def intercept_weights() -> Values:
