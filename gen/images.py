@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def to_uint8(images: Tensor) -> Tensor:
     """Round images in [-1, 1] to grey levels 0 … 255 (uint8); values outside are clipped.
 
-    The map is affine and the same for every image: no per-batch stretching, so pixels can be judged.
+    The map is the same for every image, without per-batch stretching: pixels can be judged.
     """
     import torch
 
