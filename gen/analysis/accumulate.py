@@ -38,6 +38,9 @@ from gen.analysis.lattice import (
 )
 from gen.analysis.spectrum import Spectrum, hann
 
+# Per image float32, whose error stands 100 dB below an 8-bit image's own rounding; sums float64.
+WORK = torch.float32
+MID_GREY = 127.5
 # A hundredth of a grey level of white noise keeps the weight of a smooth image finite.
 NOISE_FLOOR = 1e-2
 # Exponent of an image's own noise power in its weight: 1 is the minimum of variance, 0 lets all
@@ -95,12 +98,13 @@ class CropSums:
     def _prepare(self) -> None:
         height, width = self.size
         self.window = hann(height, width)
+        self.work_window = self.window.to(WORK)
         transform = torch.fft.rfft2(self.window).real
         transform[transform.abs() < 1e-9 * transform[0, 0]] = 0
-        self.transform = transform
-        self.window_power = torch.fft.irfft2(transform**2, s=self.size)
+        self.transform = transform.to(WORK)
+        self.window_power = torch.fft.irfft2(transform**2, s=self.size).to(WORK)
         self.basis, self.inverse, self.seen = whitening_basis(self.periods, self.size)
-        self.masks = [torch.from_numpy(baseband(p, self.size)) for p in self.periods]
+        self.masks = [torch.from_numpy(baseband(p, self.size)).to(WORK) for p in self.periods]
         self.repeat = math.lcm(*self.periods)
         self.fourier = self._lattice_fourier()
         rows, columns = torch.from_numpy(self.bins % self.size).T
@@ -108,115 +112,120 @@ class CropSums:
         self.stencils = torch.from_numpy(np.stack([excess_bins(k, self.size) for k in self.bins]))
 
     def _lattice_fourier(self) -> Tensor:
-        """DFT matrix (Q², 2·lines) from one period Q×Q of a folded image to all lines, re then im."""
-        place = torch.arange(self.repeat, dtype=torch.float64)
+        """DFT matrix (Q·W, 2·lines) from rows folded modulo Q to all lines, re then im."""
         lines = [(a / p, b / p) for p in self.periods for a, b in self.lines[p]]
         fy, fx = torch.tensor(lines, dtype=torch.float64).T
-        phase = -2 * math.pi * (place[:, None, None] * fy + place[None, :, None] * fx)
+        rows = torch.arange(self.repeat, dtype=torch.float64)[:, None, None]
+        columns = torch.arange(self.size[1], dtype=torch.float64)[:, None]
+        phase = -2 * math.pi * (rows * fy + columns * fx)
         return torch.cat([phase.cos(), phase.sin()], -1).flatten(0, 1)
 
     def on_lattice(self, image: Tensor) -> Tensor:
-        """Complex DFT of (…, H, W) at all lines: fold modulo the period, then a small matrix."""
-        height, width = self.size
-        q = self.repeat
-        folded = image.reshape(*image.shape[:-2], height // q, q, width // q, q).sum((-4, -2))
-        re, im = (folded.flatten(-2).double() @ self.fourier).chunk(2, dim=-1)
+        """Complex DFT of (N, C, H, W) at all lines: fold the rows, then a small matrix."""
+        n, c, height, width = image.shape
+        folded = image.view(n, c, height // self.repeat, self.repeat * width).sum(2)
+        re, im = (folded.double() @ self.fourier).chunk(2, dim=-1)
         return torch.complex(re, im)
 
     def add(self, images: Tensor) -> Tensor:
-        """Add images (N, C, H, W) in grey levels; returns each image's own gains (N, lines) of luma.
+        """Add images (N, C, H, W) in grey levels; returns the gains (N, lines) of luma by image.
 
         A channel of an image that is flat carries no signal and is left out.
         """
-        images = images[..., : self.size[0], : self.size[1]]
-        variance = images.var((-2, -1), correction=0)
+        images = images[..., : self.size[0], : self.size[1]].to(WORK)
+        mean = total(images * self.work_window) / self.window.sum()
+        images = images - mean.to(WORK)[..., None, None]
+        pixels = self.size[0] * self.size[1]
+        variance = total(images.square()) / pixels - (total(images) / pixels) ** 2
         counted = (variance > NOISE_FLOOR**2).double()
-        mean = (images * self.window).sum((-2, -1)) / self.window.sum()
-        images = (images - mean[..., None, None]) * counted[..., None, None]
-        centered = self.window * images
+        images = images * counted.to(WORK)[..., None, None]
+        centered = self.work_window * images
         spectrum = torch.fft.rfft2(centered)
-        power = spectrum.abs().square()
-        self.spectrum.add_power(power, counted)
-        weight_map, level = self.whiten(power)
+        power = spectrum.real.square() + spectrum.imag.square()
+        exact = power.double()
+        self.spectrum.add_power(exact, counted)
+        weights, level = self.whiten(power)
         self._sum("variance", (variance * counted).sum(0))
-        self._add_line(centered, spectrum, power, counted * torch.exp(-TEMPER * level))
-        self._add_excess(power)
+        self._add_line(centered, spectrum, exact, counted * torch.exp(-TEMPER * level))
+        self._sum("excess", second_moments(exact.flatten(2)[..., self.stencils]))
         self._add_trace(images, counted)
         # The window-weighted mean returns as a multiple of W, relative to mid-grey: then A is the
         # grid at mid-grey, well conditioned, and g is what it was.
-        offset = (mean - 127.5) * counted
-        spectrum = spectrum + offset[..., None, None] * self.transform
-        return self._add_gain(spectrum, weight_map * counted[..., None, None])
+        offset = ((mean - MID_GREY) * counted).to(WORK)[..., None, None]
+        spectrum[..., :2, :2] += offset * self.transform[:2, :2]
+        spectrum[..., -1:, :2] += offset * self.transform[-1:, :2]
+        return self._add_gain(spectrum, weights * counted.to(WORK)[..., None, None])
 
     def whiten(self, power: Tensor) -> tuple[Tensor, Tensor]:
         """Weights 1/v (N, C, H, W//2+1) of each image, and its mean log noise power (N, C)."""
-        floor = NOISE_FLOOR**2 * self.window.square().sum()
-        logs = (power + floor).log().flatten(2)
+        floor = NOISE_FLOOR**2 * float(self.window.square().sum())
+        logs = (power + floor).log().flatten(2).double()
         fitted = (logs @ self.inverse.T) @ self.basis.T
         level = logs @ self.seen
-        fitted = fitted + (TEMPER - 1) * level[..., None]
-        return torch.exp(-fitted).reshape(power.shape), level
+        fitted += (TEMPER - 1) * level[..., None]
+        return torch.exp(-fitted.to(WORK)).view(power.shape), level
 
-    def _add_gain(self, spectrum: Tensor, weight: Tensor) -> Tensor:
+    def _add_gain(self, spectrum: Tensor, weights: Tensor) -> Tensor:
         def back(half: Tensor) -> Tensor:
             return torch.fft.irfft2(half, s=self.size)
 
-        power = spectrum.abs().square()
-        whitened, weights = back(spectrum * weight), back(weight)
-        b2, m22 = whitened * self.window, weights * self.window_power
-        m12 = weights * back(spectrum * self.transform)
-        shared = {"b2": b2, "m12": m12, "m22": m22}
+        power = spectrum.real.square() + spectrum.imag.square()
+        whitened, spread = back(spectrum * weights), back(weights)
+        shared = {
+            "b2": whitened * self.work_window,
+            "m12": spread * back(spectrum * self.transform),
+            "m22": spread * self.window_power,
+        }
         lattice = {name: self.on_lattice(value) for name, value in shared.items()}
         for name, value in shared.items():
-            self._sum(name, value.sum(0))
+            self._sum(name, value.sum(0, dtype=torch.float64))
         gains, first = [], 0
         for period, mask in zip(self.periods, self.masks, strict=True):
             own = slice(first, first := first + len(self.lines[period]))
-            b1, m11 = whitened * back(spectrum * mask), weights * back(power * mask)
-            self._sum(f"b1/{period}", b1.sum(0))
-            self._sum(f"m11/{period}", m11.sum(0))
             terms = {name: value[..., own] for name, value in lattice.items()}
-            terms["b1"], terms["m11"] = (
-                self.on_lattice(b1)[..., own],
-                self.on_lattice(m11)[..., own],
-            )
+            products = {
+                "b1": whitened * back(spectrum * mask),
+                "m11": spread * back(power * mask),
+            }
+            for name, value in products.items():
+                self._sum(f"{name}/{period}", value.sum(0, dtype=torch.float64))
+                terms[name] = self.on_lattice(value)[..., own]
             self._sum(f"gain/{period}", second_moments(gain_terms(terms)))
-            gains.append(single_gain(terms)[:, 0])
+            gains.append(single_gain({name: value[:, 0] for name, value in terms.items()}))
         return torch.cat(gains, -1).to(torch.complex64)
 
     def _add_line(self, centered: Tensor, spectrum: Tensor, power: Tensor, weight: Tensor) -> None:
-        """Weighted mean image, its noise Σu²|X|², second moments of (u·Re z, u·Im z, u) per line."""
-        self._sum("noise", torch.einsum("nc,nchw->chw", weight**2, power))
+        """Weighted mean image, its noise Σu²|X|², second moments of (u·Re z, u·Im z, u)."""
+        self._sum("noise", weighted_sum(weight**2, power))
         self._sum("weight", weight.sum(0))
-        self._sum("mean", torch.einsum("nc,nchw->chw", weight, centered))
-        z = spectrum.flatten(2)[..., self.flat_bins] / self.window.sum()
+        self._sum("mean", weighted_sum(weight, centered.double()))
+        z = spectrum.flatten(2)[..., self.flat_bins].to(torch.complex128) / self.window.sum()
         u = weight[..., None]
         self._sum("line", second_moments(torch.stack([u * z.real, u * z.imag, u + 0 * z.real], -1)))
 
-    def _add_excess(self, power: Tensor) -> None:
-        """Second moments of the power at each line and at the bins of its background."""
-        around = power.flatten(2)[..., self.stencils]  # (N, C, lines, K)
-        self._sum("excess", second_moments(around))
-
     def _add_trace(self, images: Tensor, counted: Tensor) -> None:
         """Mean windowed variation maps and second moments of their lattice coefficients."""
-        dx = torch.nn.functional.pad(images.diff(dim=-1), (0, 1))
-        dy = torch.nn.functional.pad(images.diff(dim=-2), (0, 0, 0, 1))
-        dxy = torch.nn.functional.pad(dx.diff(dim=-2), (0, 0, 0, 1))
+        dx, dy = torch.zeros_like(images), torch.zeros_like(images)
+        torch.sub(images[..., 1:], images[..., :-1], out=dx[..., :-1])
+        torch.sub(images[..., 1:, :], images[..., :-1, :], out=dy[..., :-1, :])
+        dxy = torch.zeros_like(images)
+        torch.sub(dx[..., 1:, :], dx[..., :-1, :], out=dxy[..., :-1, :])
         for name, values in zip(TRACES, (dx, dy, dxy), strict=True):
-            windowed = self.window * values.abs()
-            total = windowed.sum((-2, -1))
-            share = counted / total.clamp(min=1e-12)
-            windowed = windowed * share[..., None, None]
-            depth = self.on_lattice(windowed)
-            one = (counted * (total > 1e-12))[..., None] + 0 * depth.real
-            self._sum(f"trace/{name}", windowed.sum(0))
+            windowed = values.abs_().mul_(self.work_window)
+            amount = total(windowed)
+            share = torch.where(amount > 1e-6, counted / amount.clamp(min=1e-6), 0.0)
+            depth = self.on_lattice(windowed) * share[..., None]
+            one = ((share > 0) + 0.0)[..., None].expand(depth.shape)
+            self._sum(f"trace/{name}", weighted_sum(share, windowed.double()))
             self._sum(
                 f"depth/{name}", second_moments(torch.stack([depth.real, depth.imag, one], -1))
             )
 
     def _sum(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        if name in self.sums:
+            self.sums[name] += value
+        else:
+            self.sums[name] = value.clone()
 
     def merge(self, other: CropSums) -> None:
         """Add the sums of another part of the set."""
@@ -242,6 +251,18 @@ def excess_bins(center: np.ndarray, size: Bin) -> np.ndarray:
     mirrored = kx > size[1] // 2
     ky, kx = np.where(mirrored, -ky % size[0], ky), np.where(mirrored, size[1] - kx, kx)
     return ky * (size[1] // 2 + 1) + kx
+
+
+def total(images: Tensor) -> Tensor:
+    """Sum over pixels in float64: (N, C, H, W) → (N, C)."""
+    return images.flatten(2).sum(-1, dtype=torch.float64)
+
+
+def weighted_sum(weight: Tensor, values: Tensor) -> Tensor:
+    """Sum over images: weights (N, C), values (N, C, H, W) → (C, H, W), all float64."""
+    n, c, *shape = values.shape
+    flat = values.transpose(0, 1).reshape(c, n, -1)
+    return (weight.T[:, None] @ flat).view(c, *shape)
 
 
 def second_moments(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.accumulate import CropSums
+from gen.analysis.accumulate import WORK, CropSums, total
 from gen.analysis.conclude import conclude
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
@@ -101,37 +101,34 @@ class Meter:
             if min(height, width) >= minimum_size(period):
                 size = (height - height % period, width - width % period)
                 groups.setdefault(size, []).append(period)
-        total = channels + (channels > 1)
-        self.crops = [CropSums(total, size, tuple(group)) for size, group in groups.items()]
+        planes = channels + (channels > 1)
+        self.crops = [CropSums(planes, size, tuple(group)) for size, group in groups.items()]
 
     def _grey_levels(self, chunk: Tensor) -> Tensor:
         low, high = self.value_range or (0, 255)
-        scaled = chunk.double()
+        scaled = chunk.to(WORK)
         if (low, high) != (0, 255):
             scaled = (scaled - low) * (255 / (high - low))
         if chunk.dtype != torch.uint8:
             self.whole_levels = False
         if chunk.shape[1] == 1:
             return scaled
-        weights = torch.full((chunk.shape[1],), 1 / chunk.shape[1], dtype=torch.float64)
-        if chunk.shape[1] == 3:
-            weights = torch.tensor(LUMA, dtype=torch.float64)
-        luma = torch.einsum("c,nchw->nhw", weights, scaled)
-        return torch.cat([luma[:, None], scaled], dim=1)
+        weights = LUMA if chunk.shape[1] == 3 else [1 / chunk.shape[1]] * chunk.shape[1]
+        luma = sum(w * scaled[:, c : c + 1] for c, w in enumerate(weights))
+        return torch.cat([luma, scaled], dim=1)
 
     def _add(self, images: Tensor) -> None:
         self.images += len(images)
-        finite = images.isfinite().all(-1).all(-1).all(-1)
-        self.nonfinite += int((~finite).sum())
+        marks = torch.stack([total(images).sum(1), total(images.square()).sum(1)], -1)
+        finite = marks.isfinite().all(1)
         if not finite.all():
-            images = images[finite]
-        self.fingerprints.append(
-            torch.stack([images.mean((1, 2, 3)), images.square().mean((1, 2, 3))], -1)
-        )
-        spread = images.amax((-2, -1)) - images.amin((-2, -1))
+            self.nonfinite += int((~finite).sum())
+            images, marks = images[finite], marks[finite]
+        self.fingerprints.append(marks)
+        spread = images.flatten(2).amax(-1) - images.flatten(2).amin(-1)
         self.flat += int((spread.amax(1) == 0).sum())
-        total = images.sum(0)
-        self.mean_image = total if self.mean_image is None else self.mean_image + total
+        summed = images.sum(0, dtype=torch.float64)
+        self.mean_image = summed if self.mean_image is None else self.mean_image + summed
         if self.crops:
             self.gains.append(torch.cat([crop.add(images) for crop in self.crops], -1))
 

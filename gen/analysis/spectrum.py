@@ -138,11 +138,12 @@ class Spectrum:
         self.add_power(centered.abs().square(), torch.ones(images.shape[:2]))
 
     def add_power(self, power: Tensor, counted: Tensor) -> None:
-        """Add |X|² (N, C, H, W//2+1) of mean-free windowed images; `counted` (N, C) is 1 or 0."""
-        radial = power.flatten(2).double() @ self.rings  # (N, C, R)
+        """Add |X|² (N, C, H, W//2+1), float64; `counted` (N, C) is 1, or 0 for a left out one."""
+        radial = power.flatten(2) @ self.rings  # (N, C, R)
         self.sums["count"] += counted.sum(0)
-        self.sums["power"] += power.sum(0, dtype=torch.float64)
-        self.sums["radial"] += torch.einsum("ncr,ncs->crs", radial, radial)
+        self.sums["power"] += power.sum(0)
+        by_channel = radial.transpose(0, 1)
+        self.sums["radial"] += by_channel.mT @ by_channel
 
     def merge(self, other: Spectrum) -> None:
         """Add the sums of another spectrum of the same size."""
