@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gen.config import MODELS, Checked, RunConfig
+from gen.config import MODELS, RunConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
@@ -20,56 +20,48 @@ def main() -> None:
     """Hold one command per model."""
 
 
-def read_config_file(path: str) -> dict[str, dict[str, Any]]:
-    """Sections of a JSON file such as a run's config.json."""
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--config {path}: {error}") from error
-
-
-def merged_config(model: str, file: str | None, given: dict[str, Any]) -> RunConfig:
+def new_config(model: str, file: str | None, flags: dict[str, Any]) -> RunConfig:
     """Defaults < file < flags."""
-    values = read_config_file(file) if file else {}
     try:
-        if values.setdefault("model", {}).setdefault("model", model) != model:
-            raise ValueError(f"--config {file} is of model {values['model']['model']}, not {model}")
-        for section, names in RunConfig.field_names(model).items():
-            flags = {name: given[name] for name in names if given.get(name) is not None}
-            values.setdefault(section, {}).update(flags)
-        return RunConfig.from_dict(values)
-    except (ValueError, AttributeError) as error:
-        raise click.UsageError(str(error)) from error
+        values = json.loads(Path(file).read_text()) if file else {}
+        if file and values.get("model", {}).get("model", model) != model:
+            raise ValueError(f"is of model {values['model']['model']}, not {model}")
+        values["model"] = {**values.get("model", {}), "model": model}
+        return RunConfig.from_dict(values, flags)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise click.UsageError(f"{f'--config {file}: ' if file else ''}{error}") from error
 
 
-def resumed(path: str, model: str, given: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
+def stored_config(path: str, model: str, flags: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
     """A checkpoint's configuration and content; only --steps may differ from it."""
     from gen.training.checkpoint import load_checkpoint
 
     content = load_checkpoint(path)
-    stored = content["config"].to_dict()
-    for section, names in RunConfig.field_names(stored["model"]["model"]).items():
-        for name in names:
-            wanted = given.get(name)
-            if name != "steps" and wanted is not None and wanted != stored[section][name]:
-                raise click.UsageError(
-                    f"--resume: {name} is {stored[section][name]} in {path}, not {wanted}"
-                )
-    if stored["model"]["model"] != model:
-        raise click.UsageError(f"--resume: {path} is a {stored['model']['model']}, not a {model}")
-    stored["training"]["steps"] = given["steps"] or stored["training"]["steps"]
-    return RunConfig.from_dict(stored), content
+    stored = content["config"]
+    for section in stored.to_dict().values():
+        for name, value in section.items():
+            wanted = model if name == "model" else flags.get(name)
+            if name != "steps" and wanted not in (None, value):
+                raise click.UsageError(f"--resume {path}: its {name} is {value}, not {wanted}")
+    return RunConfig.from_dict(stored.to_dict(), {"steps": flags["steps"]}), content
 
 
 def train(
-    model: str, config: str | None, resume: str | None, outdir: str, dry_run: bool, **given: Any
+    model: str,
+    config: str | None,
+    resume: str | None,
+    outdir: str,
+    dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Parse, build, run."""
     if config and resume:
         raise click.UsageError("--config and --resume exclude each other")
-    run, content = (
-        resumed(resume, model, given) if resume else (merged_config(model, config, given), None)
-    )
+    content: dict[str, Any] = {}
+    if resume:
+        run, content = stored_config(resume, model, flags)
+    else:
+        run = new_config(model, config, flags)
     if not run.model.channels:
         from gen.data.datasets import natural_channels
 
@@ -81,18 +73,16 @@ def train(
         return
     from gen.training.checkpoint import find_checkpoint
     from gen.training.log import new_run_folder
-    from gen.training.loop import Trainer, open_dataset, write_config
+    from gen.training.loop import Trainer, open_dataset
 
     dataset = open_dataset(run)
     if content:
         folder = find_checkpoint(resume).resolve().parent.parent
     else:
-        name = Path(run.data.data).stem or "data"
-        folder = new_run_folder(Path(outdir), f"{model}-{name}")
+        folder = new_run_folder(Path(outdir), f"{model}-{Path(run.data.data).stem or 'data'}")
     trainer = Trainer(run, dataset, folder)
     if content:
         trainer.load(content)
-    write_config(run, folder)
     click.echo(
         f"{model} on {dataset.name}: {len(dataset)} images, {trainer.device} → {folder}", err=True
     )
@@ -105,59 +95,42 @@ def train(
     click.echo(f"Done: {folder}. Next: python sample.py {folder} --grid grid.png", err=True)
 
 
-def add_command(model: str) -> None:
-    """One command with the options of this model and no others."""
-    kind = MODELS[model]
-    sections: dict[str, type[Checked]] = RunConfig.sections(model)
+def _run_option(flag: str, text: str, **settings: Any) -> GroupedOption:
+    return GroupedOption([flag], group="Run", help=text, **settings)
+
+
+RUN_OPTIONS = [
+    _run_option("--outdir", "parent of the run directory  [default: runs]", default="runs"),
+    _run_option("--config", "JSON such as a run's config.json; flags win", metavar="FILE"),
+    _run_option("--resume", "go on with a run or checkpoint, in place", metavar="RUN"),
+    _run_option("--dry-run", "print networks and counts; write nothing", is_flag=True),
+]
+
+
+def command(model: str) -> Command:
+    """The command of one model, with its own options and no others."""
     options = [
         option
-        for section, cls in sections.items()
-        for option in options_of(cls, GROUPS[section], kind.defaults)
+        for section, kind in RunConfig.sections(model).items()
+        for option in options_of(kind, GROUPS[section], MODELS[model].defaults)
     ]
-    run_options = [
-        GroupedOption(
-            ["--outdir"],
-            default="runs",
-            group="Run",
-            help="parent of the run directory  [default: runs]",
-        ),
-        GroupedOption(
-            ["--config"],
-            group="Run",
-            metavar="FILE",
-            help="JSON such as a run's config.json; flags win",
-        ),
-        GroupedOption(
-            ["--resume"],
-            group="Run",
-            metavar="RUN",
-            help="go on with a run or checkpoint, in place",
-        ),
-        GroupedOption(
-            ["--dry-run"],
-            is_flag=True,
-            group="Run",
-            help="print networks and counts; write nothing",
-        ),
-    ]
-    main.add_command(
-        Command(
-            model,
-            help=kind.help,
-            params=[*options, *run_options],
-            callback=lambda **given: train(model, **given),
-            examples=f"""
-                python train.py {model}
-                python train.py {model} --data mnist --size 32 --channels 1 --steps 5000
-                python train.py {model} --data photos/ --size 64 --upsample nearest
-                python train.py {model} --resume runs/00000-{model}-shapes --steps 10000
-            """,
-        )
+    return Command(
+        model,
+        help=MODELS[model].help,
+        short_help=MODELS[model].help,
+        params=[*options, *RUN_OPTIONS],
+        callback=lambda **given: train(model, **given),
+        examples=f"""
+            python train.py {model}
+            python train.py {model} --data mnist --size 32 --steps 5000
+            python train.py {model} --data photos/ --size 64 --upsample nearest
+            python train.py {model} --resume runs/00000-{model}-shapes --steps 10000
+        """,
     )
 
 
 for _model in MODELS:
-    add_command(_model)
+    main.add_command(command(_model))
 
 if __name__ == "__main__":
     main()

@@ -206,16 +206,14 @@ class RunConfig:
         }
 
     @classmethod
-    def field_names(cls, model: str) -> dict[str, tuple[str, ...]]:
-        """Section name → the names of its fields, for one model."""
-        return {
-            section: tuple(field.name for field in dataclasses.fields(kind))
-            for section, kind in cls.sections(model).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, dict[str, Any]]) -> RunConfig:
+    def from_dict(
+        cls, values: dict[str, dict[str, Any]], flags: dict[str, Any] | None = None
+    ) -> RunConfig:
         """Build and check a run from plain values; what is not given takes the model's default.
+
+        Args:
+            values: section → field → value, as in a run's config.json.
+            flags: field → value, over `values` where not None; names are unique over sections.
 
         Raises:
             ValueError: a section or key that does not exist, or a value against its rule.
@@ -224,17 +222,19 @@ class RunConfig:
             raise ValueError("a configuration is an object of objects: model, data, …")
         model = values.get("model", {}).get("model", "dcgan")
         sections = cls.sections(model)
-        if unknown := set(values) - set(sections):
-            raise ValueError(f"unknown section {sorted(unknown)}; there are {', '.join(sections)}")
+        if unknown := sorted(set(values) - set(sections)):
+            raise ValueError(f"unknown {', '.join(unknown)}; sections are {', '.join(sections)}")
         parts = {}
-        for name, fields in cls.field_names(model).items():
-            given = values.get(name, {})
+        for name, kind in sections.items():
+            fields = [field.name for field in dataclasses.fields(kind)]
+            given = dict(values.get(name, {}))
             if unknown := sorted(set(given) - set(fields)):
                 raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
             defaults = {
-                key: value for key, value in MODELS[model].defaults.items() if key in fields
+                key: MODELS[model].defaults[key] for key in MODELS[model].defaults if key in fields
             }
-            parts[name] = sections[name](**{**defaults, **given})
+            given |= {key: flags[key] for key in fields if flags and flags.get(key) is not None}
+            parts[name] = kind(**{**defaults, **given})
         return cls(**parts)
 
     def with_channels(self, channels: int) -> RunConfig:

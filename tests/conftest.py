@@ -36,10 +36,9 @@ def small_dataset():
 @pytest.fixture(scope="session", params=["dcgan", "vae"])
 def finished_run(request, tmp_path_factory, small_dataset):
     """(model, run directory) of a run that came to its end."""
-    from gen.training.loop import Trainer, write_config
+    from gen.training.loop import Trainer
 
     folder = tmp_path_factory.mktemp(request.param)
     config = small_config(request.param)
-    write_config(config, folder)
     assert Trainer(config, small_dataset, folder).run() == 0
     return request.param, folder

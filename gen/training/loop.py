@@ -186,6 +186,8 @@ class Trainer:
     def run(self) -> int:
         """Train to the last step; returns the signal that ended the run early, or 0."""
         training = self.config.training
+        text = json.dumps(self.config.to_dict(), indent=2) + "\n"
+        write_atomically(self.folder / "config.json", text.encode())
         stream = batches(
             self.dataset,
             batch_size=training.batch_size,
@@ -253,22 +255,25 @@ def open_dataset(config: RunConfig) -> Dataset:
     Raises:
         ValueError: unknown set, or fewer images than one batch.
     """
-    dataset = load_dataset(
-        config.data.data,
-        root=config.data.data_root,
-        size=config.model.size,
-        channels=config.model.channels,
-        workers=config.data.workers,
-    )
+    from tqdm import tqdm
+
+    with tqdm(desc=config.data.data, unit="img", disable=None, leave=False) as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        dataset = load_dataset(
+            config.data.data,
+            root=Path(config.data.data_root),
+            size=config.model.size,
+            channels=config.model.channels,
+            workers=config.data.workers,
+            on_progress=show,
+        )
     if config.training.batch_size > len(dataset):
         raise ValueError(
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
             f"{len(dataset)} images; use --batch-size {len(dataset)} or less"
         )
     return dataset
-
-
-def write_config(config: RunConfig, folder: Path) -> None:
-    """config.json of a run; `train.py --config` takes it back."""
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    write_atomically(folder / "config.json", text.encode())

@@ -75,7 +75,7 @@ def test_of_16_bit_color_and_alpha_the_upper_8_bits_are_read(tmp_path, color, co
     values[..., -1] |= 0xFF00  # opaque, where the last channel is alpha
     path = written(tmp_path / "a.png", png(5, 1, 16, color, b"\0" + values.tobytes()))
     shown = values[..., : count - 1 + count % 2]
-    np.testing.assert_array_equal(decode(path), shown >> 8)
+    np.testing.assert_array_equal(decode(path), np.broadcast_to(shown >> 8, (1, 5, 3)))
 
 
 def test_16_bit_big_endian_tiff(tmp_path):
