@@ -69,8 +69,9 @@ def decode(
     """Decode one image to grey levels on the [0, 255] scale, (H, W, C).
 
     The result is uint8, or float32 where the file holds more than 8 bits of gray: 16-bit values are
-    divided by 257, float TIFF must lie in [0, 1] and is multiplied by 255. (Of 16-bit color, and
-    of gray with alpha, Pillow reads the upper 8 bits, as color.) EXIF orientation is applied; of several frames the first is taken.
+    divided by 257, float TIFF must lie in [0, 1] and is multiplied by 255. Of 16-bit color, and of
+    gray with alpha, Pillow reads the upper 8 bits, as color. EXIF orientation is applied; of
+    several frames the first is taken.
 
     Args:
         path: PNG, JPEG, BMP, WebP or TIFF; what the bytes hold counts, not the suffix.
@@ -191,11 +192,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = turns.get(image.getexif().get(_ORIENTATION))
     except Exception:  # a damaged tag says nothing about the pixels
         return image
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    turned.info |= image.info
-    return turned
+    return image if turn is None else image.transpose(turn)
 
 
 def _unreadable(error: OSError) -> None:
