@@ -47,6 +47,7 @@ class Table:
     raw: dict[str, Values]  # statistic -> raw p
     adjusted: dict[str, Values]  # statistic -> Holm-corrected p
     tests: int
+    limits: dict[str, Values]  # replica, line: |θ|² (C, L) found with 90 % power
 
 
 def conclude(meter: Meter, reference: Meter | None) -> Measurement:
@@ -131,7 +132,11 @@ def _tables(meter: Meter) -> list[Table]:
         for name, p in raw.items():
             adjusted[name] = corrected[start : start + p.size].reshape(p.shape)
             start += p.size
-        out.append(Table(e, rows, names, raw, adjusted, len(corrected)))
+        limits = {
+            "replica": _limit(e.replica, len(corrected)),
+            "line": _limit(e.line, len(corrected)),
+        }
+        out.append(Table(e, rows, names, raw, adjusted, len(corrected), limits))
     return out
 
 
@@ -171,7 +176,7 @@ def _period(table: Table, period: int) -> Period:
         theta = np.maximum(power - noise, 0)
         variance = (share * c) ** 2 * (2 * noise**2 + 4 * theta * noise) / c
         spread += float(np.sqrt(variance.sum(1)).mean()) ** 2
-        limits.append((share * c * _limit(a, table.tests)[pick]).mean(0))
+        limits.append((share * c * table.limits[name][pick]).mean(0))
     level = energy["replica"] + energy["line"]
     if level <= 0:  # the noise of other lines outweighs those that were found: let these speak
         level = found
@@ -201,7 +206,7 @@ def _lattice_lines(table: Table) -> list[LatticeLine]:
     replica = _replica_columns(e.replica, pick, table)
     bounds = {
         "line": interval(e.line.power[pick], e.line.variance[pick], e.line.c, e.line.df[pick]),
-        "limit": np.sqrt(e.line.c * _limit(e.line, table.tests)[pick]),
+        "limit": np.sqrt(e.line.c * table.limits["line"][pick]),
     }
     out = []
     for row, (channel, name) in enumerate(zip(pick, table.names, strict=True)):
@@ -233,7 +238,6 @@ def _lattice_lines(table: Table) -> list[LatticeLine]:
 
 def _replica_columns(a: Amplitude, pick: list[int], table: Table) -> dict[str, list]:
     low, high = interval(a.power[pick], a.variance[pick], a.c, a.df[pick])
-    limit = _limit(a, table.tests)[pick]
 
     def each(values: Values) -> list[list[float | None]]:
         return [[decibels(float(v)) for v in row] for row in values]
@@ -244,7 +248,7 @@ def _replica_columns(a: Amplitude, pick: list[int], table: Table) -> dict[str, l
         "low_db": each(low**2),
         "high_db": each(high**2),
         "p_value": table.raw["replica"].tolist(),
-        "limit_db": each(limit),
+        "limit_db": each(table.limits["replica"][pick]),
         "covariance": [[tuple(map(tuple, m.tolist())) for m in row] for row in a.covariance[pick]],
     }
 

@@ -24,29 +24,31 @@ def f_test(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike) -
 
 
 def noncentrality(ratio: ArrayLike, c: ArrayLike, df: ArrayLike, probability: float) -> Values:
-    """Solve P(F'(c, df, λ) ≤ ratio) = probability for λ ≥ 0; 0 where even λ = 0 lies below.
-
-    The noncentral F is written as a mixture over the χ²_df behind the denominator: its mean over 64
-    equal-probability points of χ²_df of the noncentral χ² probability. Smooth, so bisection is
-    enough.
-    """
-    from scipy.special import chndtr, gammaincinv
+    """Solve P(F'(c, df, λ) ≤ ratio) = probability for λ ≥ 0; 0 where even λ = 0 lies below."""
+    from scipy.special import ncfdtrinc
 
     ratio, c, df = np.broadcast_arrays(*(np.asarray(v, float) for v in (ratio, c, df)))
-    points = (np.arange(64) + 0.5) / 64
-    scale = gammaincinv(df[..., None] / 2, points) * 2 / df[..., None]
+    solved = np.array(ncfdtrinc(c, df, probability, ratio), ndmin=1)
+    beyond = ~(solved < 9999)  # where scipy's search ends
+    solved[beyond] = _large(*(np.atleast_1d(v)[beyond] for v in (ratio, c, df)), probability)
+    return solved.reshape(ratio.shape)
 
-    def below(candidate: Values) -> Values:
-        reach = c[..., None] * ratio[..., None] * scale
-        return chndtr(reach, c[..., None], candidate[..., None]).mean(-1)
 
-    low = np.zeros(ratio.shape)
-    high = (np.sqrt(c * ratio) * np.sqrt(scale[..., -1]) + 8) ** 2
-    for _ in range(60):
+def _large(ratio: Values, c: Values, df: Values, probability: float) -> Values:
+    """Noncentrality when it is large: √(c·ratio·S) = √λ + z, S ~ χ²_df/df, z standard normal.
+
+    The probability is averaged over 64 equal shares of S and bisected.
+    """
+    from scipy.special import gammaincinv, ndtr
+
+    shares = gammaincinv(df[..., None] / 2, (np.arange(64) + 0.5) / 64) * 2 / df[..., None]
+    reach = np.sqrt(c * ratio)[..., None] * np.sqrt(shares)
+    low, high = np.zeros(ratio.shape), reach.max(-1, initial=0) + 8
+    for _ in range(50):
         middle = (low + high) / 2
-        above = below(middle) > probability
+        above = ndtr(reach - middle[..., None]).mean(-1) > probability
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.where(below(np.zeros(ratio.shape)) <= probability, 0.0, (low + high) / 2)
+    return low**2
 
 
 def interval(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike) -> list[Values]:
