@@ -79,3 +79,20 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
             progress.update(len(batch))
     for note in stream.notes:
         print(f"{label}: {note}", file=sys.stderr)
+
+
+def periods_above(measurement: Measurement, limit: float) -> list[str]:
+    """Detected periods whose level is above `limit` dBc, each in words.
+
+    Raises:
+        ValueError: No period could be measured, so that silence would mean nothing.
+    """
+    if all(period.undefined for period in measurement.periods.values()):
+        raise ValueError(
+            f"no period could be measured, so nothing can be held against {limit:g} dBc"
+        )
+    return [
+        f"period {number} at {period.level_dbc:.1f} dBc (p = {period.p_value:.2g})"
+        for number, period in measurement.periods.items()
+        if period.detected and period.level_dbc is not None and period.level_dbc > limit
+    ]
