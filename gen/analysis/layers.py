@@ -1,0 +1,260 @@
+"""From a grid in the images to the layer that can cause it: any `nn.Module` that returns images.
+
+    >>> from gen.analysis.layers import trace
+    >>> print(trace(generator, torch.randn(256, 100)))
+
+Composition: a layer's grid of period s in its own output has period P_l = Π_{j≥l} s_j in the image,
+so a line of exact period d can only come from layers with d | P_l. What each layer really leaves
+is measured with the image-level estimator on the maps between the layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gen.analysis.checkerboard import Meter
+from gen.analysis.overlap import overlap
+from gen.analysis.phases import (
+    balance,
+    gain_lines,
+    phase_gains,
+    predicted_lines,
+    subpixel_gains,
+    weighted_imbalance,
+)
+from gen.analysis.results import Measurement
+from gen.analysis.watch import REDUCING, Call, Layer, Watch, evaluation, find_layers, run
+
+__all__ = [
+    "LayerTrace",
+    "Trace",
+    "balance",
+    "find_layers",
+    "gradients",
+    "overlap",
+    "phase_gains",
+    "predicted_lines",
+    "steady_state",
+    "subpixel_gains",
+    "trace",
+    "weighted_imbalance",
+]
+
+BATCH = 64
+# Feature maps have hundreds of channels; so many, evenly spaced, tell their level well enough.
+CHANNELS = 12
+LOCAL_MEANS = 512
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """What one layer is and leaves.
+
+    Attributes:
+        layer: The layer.
+        local_means: Input of the layer averaged over 3×3 pixels, at random places (n, C_in).
+        imbalance_db: Weighted imbalance of its phase gains for these inputs; None without weights.
+        predicted_dbc: Level of the line that the mean input leaves in the layer's own output.
+        output: Measurement of the layer's own output.
+        handed_on: Measurement of what arrives at the next layer, or in the image.
+    """
+
+    layer: Layer
+    local_means: Tensor
+    imbalance_db: float | None
+    predicted_dbc: float | None
+    output: Measurement
+    handed_on: Measurement
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Measurements along a network: one entry per layer, the images, and what was not seen."""
+
+    layers: tuple[LayerTrace, ...]
+    images: Measurement
+    notes: tuple[str, ...]
+
+    def causes(self, period: int) -> list[str]:
+        """Names of the layers that can cause a line of exact period `period`."""
+        return [t.layer.name for t in self.layers if t.layer.period % period == 0]
+
+    def __str__(self) -> str:
+        head = (
+            f"{'layer':<20}{'kind':<12}{'maps':<18}{'stride':>6}{'period':>7}{'imbalance':>10}"
+            f"{'predicted':>10}{'born':>8}{'passed':>8}"
+        )
+        unit = f"{'':<20}{'':<12}{'':<18}{'':>6}{'px':>7}{'dB':>10}{'dBc':>10}{'dBc':>8}{'dBc':>8}"
+        return "\n".join([head, unit, *(_row(t) for t in self.layers), *self.notes])
+
+
+def _row(t: LayerTrace) -> str:
+    layer = t.layer
+    maps = "→".join("x".join(map(str, size)) for size in (layer.small, layer.large))
+    levels = (_own_level(m, layer) for m in (t.output, t.handed_on))
+    born, passed = levels
+    return (
+        f"{layer.name[-19:]:<20}{layer.kind:<12}{maps:<18}{'x'.join(map(str, layer.stride)):>6}"
+        f"{layer.period:>7}{_number(t.imbalance_db):>10}{_number(t.predicted_dbc):>10}"
+        f"{born:>8}{passed:>8}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _own_level(measurement: Measurement, layer: Layer) -> str:
+    """Level at the layer's own period; with ≤ where nothing was detected."""
+    period = measurement.periods[math.lcm(*layer.stride)]
+    if period.undefined:
+        return "small" if "needs images" in period.undefined else "-"
+    if period.detected and period.level_dbc is not None:
+        return f"{period.level_dbc:.1f}"
+    return f"≤{period.level_upper_dbc:.0f}"
+
+
+def steady_state(network: nn.Module, layer: Layer, mu: Tensor, inputs: Tensor) -> Tensor:
+    """Lines that the rest of the network makes of a constant map at one layer's input.
+
+    Args:
+        network: Run in eval mode.
+        layer: From `find_layers`; 2-D, with a final period above 1.
+        mu: Values (n, C_in) of the constant map.
+        inputs: One batch (1, …) the network takes; all that reaches the image past the layer
+            (skip connections) is computed from it.
+
+    Returns:
+        Complex (n, P, P, C): c_q of one interior period of the image, P = `layer.period`; c_0 is
+        the mean. Real part of a line at f = q/P: 2·Re c_q e^{j2πf·n}.
+    """
+    period, lines = layer.period, []
+    for part in mu.split(BATCH):
+
+        def constant(maps: Tensor, part: Tensor = part) -> Tensor:
+            return part.to(maps)[..., None, None].expand(-1, -1, *maps.shape[2:])
+
+        batch = inputs[:1].expand(len(part), *inputs.shape[1:])
+        images = run(network, batch, Watch(inputs={layer.enters: constant}))
+        # The middle, aligned to the lattice: as far from the borders as the image allows.
+        top, left = ((side - period) // 2 // period * period for side in images.shape[2:])
+        tile = images[..., top : top + period, left : left + period].double()
+        lines.append((torch.fft.fft2(tile) / period**2).permute(0, 2, 3, 1))
+    return torch.cat(lines)
+
+
+class _Collector:
+    """Sums over passes at one map: a meter on some channels, in the scale of the first batch."""
+
+    def __init__(self, periods: tuple[int, ...]) -> None:
+        self.periods, self.meter = periods, None
+
+    def add(self, maps: Tensor) -> None:
+        maps = maps.detach().float().cpu()
+        if self.meter is None:
+            few = torch.linspace(0, maps.shape[1] - 1, min(CHANNELS, maps.shape[1])).round().long()
+            self.few, low, high = few.unique(), float(maps.min()), float(maps.max())
+            self.meter = Meter(self.periods, (low, high) if high > low else (low, low + 1))
+        self.meter.update(maps[:, self.few])
+
+
+class _Station:
+    """Everything collected at one layer over the passes."""
+
+    def __init__(self, layer: Layer, following: Layer | None) -> None:
+        periods = (math.lcm(*layer.stride),)
+        self.layer, self.following = layer, following
+        self.output, self.handed_on = _Collector(periods), _Collector(periods)
+        self.means: list[Tensor] = []
+        self.variance, self.passes = torch.zeros(()), 0
+        self.random = torch.Generator().manual_seed(0)
+
+    def see(self, call: Call) -> None:
+        maps = call.arguments["input"]
+        if call.number == self.layer.enters:
+            smooth = F.avg_pool2d(maps.float(), 3, 1) if min(maps.shape[2:]) > 2 else maps.float()
+            every = smooth.detach().flatten(2).permute(0, 2, 1).flatten(0, 1).cpu()
+            chosen = torch.randint(len(every), (64,), generator=self.random)
+            self.means.append(every[chosen])
+        if self.following is not None and call.number == self.following.enters:
+            self.handed_on.add(maps)
+        if call.number == self.layer.leaves:
+            self.output.add(call.output)
+            variance = call.output.float().var((-2, -1), correction=0).mean(0).cpu()
+            self.variance, self.passes = self.variance + variance, self.passes + 1
+
+    def conclude(self, images: Measurement) -> LayerTrace:
+        means, gains = torch.cat(self.means)[:LOCAL_MEANS], self.layer.gains
+        imbalance = predicted = None
+        if gains is not None:
+            gains = gains.float().cpu()
+            moment = means.T @ means / len(means)
+            imbalance = _db(float(weighted_imbalance(gains, moment)))
+            power = gain_lines(gains, means.mean(0)).abs().square()
+            power = power.flatten(0, -2)[1:].sum(0)  # all q but 0
+            predicted = _db(float((power / (self.variance / self.passes).clamp_min(1e-30)).mean()))
+        handed_on = images if self.following is None else self.handed_on.meter.compute()
+        output = self.output.meter.compute()
+        return LayerTrace(self.layer, means, imbalance, predicted, output, handed_on)
+
+
+def _db(power: float) -> float:
+    return 10 * math.log10(max(power, 1e-20))
+
+
+def _following(layer: Layer, layers: list[Layer]) -> Layer | None:
+    """The next layer whose input is as large as this one's output, give or take a crop."""
+    later = layers[layers.index(layer) + 1 :]
+    fits = [
+        other
+        for other in later
+        if all(a > b - s for a, b, s in zip(other.small, layer.large, layer.stride, strict=True))
+    ]
+    return fits[0] if fits else None
+
+
+def trace(network: nn.Module, inputs: Tensor) -> Trace:
+    """Measure the maps after every enlarging layer, what the next one receives, and the images.
+
+    Args:
+        network: Takes one batch of latents or maps and returns images (N, C, H, W).
+        inputs: Some hundred latents or maps (N, …).
+
+    Raises:
+        ValueError: The network returns no images.
+    """
+    layers, notes = find_layers(network, inputs[:2])
+    layers = [layer for layer in layers if len(layer.small) == 2 and layer.period > 1]
+    stations = [_Station(layer, _following(layer, layers)) for layer in layers]
+    strides = {math.lcm(*layer.stride) for layer in layers}
+    result = _Collector(tuple(sorted({2, 4, 8} | strides | {layer.period for layer in layers})))
+
+    def see(call: Call) -> None:
+        for station in stations:
+            station.see(call)
+
+    for batch in inputs.split(BATCH):
+        result.add(run(network, batch, Watch(see)))
+    images = result.meter.compute()
+    return Trace(tuple(s.conclude(images) for s in stations), images, tuple(notes))
+
+
+def gradients(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Layer]]:
+    """Gradients of an encoder's or discriminator's summed output by its images, and their layers.
+
+    The backward pass of a strided convolution is a transposed convolution, that of max-pooling
+    fills one place of each window: the gradients carry checkerboards (Odena et al. 2016). `measure`
+    them like images; `Layer.gains` and `predicted_lines` apply to the layers returned.
+    """
+    layers, _ = find_layers(network, images[:2], REDUCING)
+    parts = []
+    for batch in images.split(BATCH):
+        leaf = batch.detach().clone().requires_grad_()
+        with evaluation(network), torch.enable_grad():
+            parts.append(torch.autograd.grad(network(leaf).sum(), leaf)[0])
+    return torch.cat(parts), layers

@@ -1,0 +1,176 @@
+"""The weights of an enlarging layer, sorted by the output phase that they feed.
+
+Along each axis a transposed convolution with kernel k, stride s, padding p and dilation d computes
+y[n] = bias + Σ W[j]·x[m] over n + p = s·m + d·j, so output phase r = n mod s sees the taps
+{j : d·j ≡ r + p (mod s)} alone. Their sum G_r is what the layer does to a constant at this phase:
+
+    phase gains   G_r (C_out, C_in);  no grid for constant input ⇔ all G_r equal (Sugawara et al.
+                  2018, https://arxiv.org/abs/1806.07658)
+    lines         c_q = s⁻² Σ_r G_r μ e^{-j2πq·r/s} = s⁻² Ŵ(q/s) μ e^{+j2πq·p/s}
+
+Sub-pixel layers have the same form; their phase r is a set of output channels of the convolution.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Axes = int | tuple[int, ...]
+
+
+def per_axis(value: Axes, axes: int) -> tuple[int, ...]:
+    """One number for every axis."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+
+
+def tap_phases(kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Output phase (K,) that each tap along one axis feeds."""
+    return (dilation * torch.arange(kernel) - padding) % stride
+
+
+def _fold(weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> tuple[Tensor, list]:
+    """Weights summed by phase (C_in, C_out/groups, *s), and the phase of each tap per axis."""
+    axes = weight.ndim - 2
+    geometry = zip(*(per_axis(v, axes) for v in (stride, padding, dilation)), strict=True)
+    folded, phases = weight, []
+    for axis, (s, p, d) in enumerate(geometry):
+        phases.append(tap_phases(weight.shape[2 + axis], s, p, d).to(weight.device))
+        shape = list(folded.shape)
+        shape[2 + axis] = s
+        folded = folded.new_zeros(shape).index_add(2 + axis, phases[-1], folded)
+    return folded, phases
+
+
+def _block_diagonal(blocks: Tensor, groups: int) -> Tensor:
+    """(groups·i, o, …) of a grouped layer → (groups·i, groups·o, …), zero between groups."""
+    if groups == 1:
+        return blocks
+    parts = blocks.unflatten(0, (groups, -1))
+    full = blocks.new_zeros(groups, parts.shape[1], groups, *parts.shape[2:])
+    for group, part in enumerate(parts):
+        full[group, :, group] = part
+    return full.flatten(2, 3).flatten(0, 1)
+
+
+def phase_gains(
+    weight: Tensor, stride: Axes, padding: Axes = 0, dilation: Axes = 1, groups: int = 1
+) -> Tensor:
+    """Phase gains G (*s, C_out, C_in) of a transposed convolution, by output pixel n mod s.
+
+    Args:
+        weight: (C_in, C_out/groups, *K), as in `torch.nn.ConvTranspose1d` and `2d`. A strided
+            convolution's weight is that of the transposed convolution its gradient takes.
+        stride: Like padding and dilation, one number or one per axis.
+        padding: Pixels cut from each side.
+        dilation: Distance of neighboring taps.
+        groups: Groups of channels.
+    """
+    folded, _ = _fold(weight, stride, padding, dilation)
+    gains = _block_diagonal(folded, groups)  # (C_in, C_out, *s)
+    return gains.permute(*range(2, gains.ndim), 1, 0)
+
+
+def subpixel_gains(weight: Tensor, factor: int, groups: int = 1) -> Tensor:
+    """Phase gains (s, s, C_out, C_in) of a convolution that a pixel shuffle by `factor` follows.
+
+    `weight` is the convolution's, (C_out·s², C_in/groups, K, K).
+    """
+    sums = weight.sum((2, 3)).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    matrix = _block_diagonal(sums, groups).T  # (C_out·s², C_in)
+    return matrix.unflatten(0, (-1, factor, factor)).permute(1, 2, 0, 3)
+
+
+def gain_lines(gains: Tensor, mu: Tensor) -> Tensor:
+    """Complex lines c_q (…, *s, C_out) of the response to constant maps of value μ (…, C_in).
+
+    c_0 is the mean response without bias; the real pattern is Σ_q c_q e^{+j2πq·n/s}.
+    """
+    phases = gains.ndim - 2
+    response = torch.einsum(
+        "pol,nl->npo", gains.flatten(0, phases - 1), mu.reshape(-1, mu.shape[-1])
+    )
+    response = response.unflatten(1, gains.shape[:phases])
+    lines = torch.fft.fftn(response, dim=tuple(range(1, phases + 1)))
+    return (lines / math.prod(gains.shape[:phases])).reshape(*mu.shape[:-1], *lines.shape[1:])
+
+
+def predicted_lines(
+    weight: Tensor,
+    mu: Tensor,
+    stride: Axes,
+    padding: Axes = 0,
+    dilation: Axes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Lines c_q (…, *s, C_out) that a transposed convolution adds to a constant map μ (…, C_in).
+
+    Exact for the interior; bias adds to c_0 alone. Arguments as in `phase_gains`.
+    """
+    return gain_lines(phase_gains(weight, stride, padding, dilation, groups), mu)
+
+
+def weighted_imbalance(gains: Tensor, moment: Tensor) -> Tensor:
+    """Power of the uneven part of the phase gains over the even part, for inputs as they occur.
+
+    Σ_r tr((G_r − Ḡ) R (G_r − Ḡ)ᵀ) / (s²·tr(Ḡ R Ḡᵀ)), a 0-d tensor, differentiable.
+
+    Args:
+        gains: (*s, C_out, C_in).
+        moment: R = E[m mᵀ] (C_in, C_in), second moment of local means at the layer's input.
+    """
+    gains = gains.flatten(0, gains.ndim - 3)
+    even = gains.mean(0)
+    uneven = torch.einsum("poi,ij,poj->", gains - even, moment, gains - even) / len(gains)
+    return uneven / torch.einsum("oi,ij,oj->", even, moment, even).clamp_min(1e-30)
+
+
+def balance(
+    weight: Tensor,
+    stride: Axes,
+    padding: Axes = 0,
+    dilation: Axes = 1,
+    groups: int = 1,
+    projector: Tensor | None = None,
+) -> Tensor:
+    """Nearest weights (Frobenius) whose phase gains are all equal; the mean gain is kept.
+
+    W'[j] = W[j] − (G_{r(j)} − Ḡ) Π / n_{r(j)}, n_r the number of taps of phase r.
+
+    Args:
+        weight: Of a transposed convolution; this and the rest as in `phase_gains`.
+        stride: Enlargement.
+        padding: Pixels cut from each side.
+        dilation: Distance of neighboring taps.
+        groups: Groups of channels.
+        projector: Π (C_in, C_in), restricts the change to a subspace of inputs; default identity.
+
+    Raises:
+        ValueError: Some phase has no tap, so no weights balance it.
+    """
+    folded, phases = _fold(weight, stride, padding, dilation)
+    uneven = folded - folded.mean(tuple(range(2, folded.ndim)), keepdim=True)
+    if projector is not None:
+        uneven = torch.einsum("ij,jo...->io...", projector.to(uneven), uneven)
+    for axis, phase in enumerate(phases):
+        taps = torch.bincount(phase, minlength=uneven.shape[2 + axis])
+        if (taps == 0).any():
+            raise ValueError(
+                f"a kernel of {weight.shape[2 + axis]} taps leaves phases of stride {len(taps)} "
+                "without any: no weights balance it; use a kernel of at least the stride"
+            )
+        shape = [1] * uneven.ndim
+        shape[2 + axis] = -1
+        uneven = (uneven / taps.view(shape)).index_select(2 + axis, phase)
+    return weight - uneven
+
+
+def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = None) -> Tensor:
+    """The same projection for a convolution (C_out·s², C_in, K, K) before a pixel shuffle."""
+    sums = weight.sum((2, 3)).unflatten(0, (-1, factor**2))  # (C_out, s², C_in)
+    uneven = sums - sums.mean(1, keepdim=True)
+    if projector is not None:
+        uneven = uneven @ projector.to(uneven)
+    return weight - (uneven.flatten(0, 1) / weight[0, 0].numel())[..., None, None]
