@@ -1,57 +1,62 @@
-"""Numbers → one static HTML page that a person reads in a minute: verdict first, then the evidence."""
+"""Numbers → one static HTML page that a person reads in a minute: verdict first, then the evidence.
+
+The page holds its style and pictures itself: no script, no network. It carries the same pictures
+beside it as PNG files, and the numbers as measurement.json.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from html import escape
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
+from gen.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gen.analysis.results import LatticeLine, Measurement
 
-HEADINGS = ("channel", "fy", "fx", "period", "replica dB", "95 %", "p", "line grey", "95 %", "p",
-            "excess dB", "95 %", "p", "trace", "p")  # fmt: skip
+MARK = '<meta name="generator" content="gen checkerboard report">'
+THUMBNAIL_SIDE = 256
+_OURS = re.compile(
+    r"((levels|radial|spectrum(-reference)?)|(replica|pattern|place|image)-\d+)\.png"
+)
+HEADINGS = (
+    "channel", "(fy, fx)", "period",
+    "replica dB", "95 %", "p", "line grey", "95 %", "p",
+    "excess dB", "95 %", "p", "trace", "p",
+)  # fmt: skip
 
 
-def line_cells(line: LatticeLine) -> list[str]:
-    """One lattice line as text, a cell per heading; p-values are raw."""
-    replica, grid, excess, trace = line.replica, line.line, line.excess, line.trace
-    return [
-        line.channel,
-        *(f"{f:g}" for f in line.frequency),
-        str(line.period),
-        decibel(replica.db),
-        f"{decibel(replica.low_db)} … {decibel(replica.high_db)}",
-        f"{replica.p_value:.2g}",
-        f"{grid.grey_levels:.3f}",
-        f"{grid.low_grey_levels:.3f} … {grid.high_grey_levels:.3f}",
-        f"{grid.p_value:.2g}",
-        decibel(excess.db),
-        f"{decibel(excess.low)} … {decibel(excess.high)}",
-        f"{excess.p_value:.2g}",
-        f"{trace.depth:.4f}",
-        f"{trace.p_value:.2g}",
-    ]
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with the words that stand under it and in its place."""
 
-
-def decibel(value: float | None) -> str:
-    """One decimal, or -∞ for no power."""
-    return "-∞" if value is None else f"{value:.1f}"
-
-
-def lines_table(measurement: Measurement) -> str:
-    """Every lattice line of luma and of each channel as a text table."""
-    rows = [HEADINGS, *map(line_cells, (*measurement.lines, *measurement.channel_lines))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    name: str
+    png: bytes
+    alt: str
+    caption: str
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError unless a report may be written: a new or empty folder, or an older report."""
+    """Raise ValueError unless a report may go there: new, empty, or holding an earlier report."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; a report is a folder")
+    index = folder / "index.html"
+    earlier = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    if any(folder.iterdir()) and not earlier:
+        raise ValueError(f"{folder}: holds other files; give a new or empty folder")
 
 
 def write_report(
@@ -61,4 +66,229 @@ def write_report(
     title: str = "Checkerboards",
     command: str = "",
 ) -> Path:
-    raise NotImplementedError
+    """Write index.html, its pictures as PNG files, and measurement.json; returns the page's path.
+
+    Args:
+        measurement: Pictures that need `arrays` are left out where it has none (from JSON).
+        folder: New, empty, or with an earlier report, whose pictures are replaced.
+        thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
+        title: Heading of the page.
+        command: What made the report, printed under the heading.
+
+    Raises:
+        ValueError: The folder holds files of others.
+    """
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures, samples = draw_pictures(measurement), draw_thumbnails(thumbnails)
+    for old in folder.iterdir():
+        if _OURS.fullmatch(old.name):
+            old.unlink()
+    for picture in (*pictures, *samples):
+        write_atomically(folder / picture.name, picture.png)
+    plain = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
+    write_atomically(folder / "measurement.json", f"{plain}\n".encode())
+    page = render(measurement, pictures, samples, title, command)
+    write_atomically(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def draw_pictures(measurement: Measurement) -> list[Picture]:
+    """All figures that this measurement allows, in reading order."""
+    from matplotlib import rc_context
+
+    from gen.analysis import figures
+
+    defined = [n for n, period in measurement.periods.items() if not period.undefined]
+    if not defined:
+        return []
+    made: list[Picture] = []
+
+    def add(name: str, png: bytes, key: str, **words: object) -> None:
+        alt, caption = (text.format(**words) for text in CAPTIONS[key])
+        made.append(Picture(f"{name}.png", png, alt, caption))
+
+    with rc_context(figures.STYLE):
+        add("levels", figures.draw_levels(measurement), "levels")
+        if measurement.arrays is None:
+            return made
+        limits = figures.spectrum_range(measurement)
+        add("spectrum", figures.draw_spectrum(measurement, limits), "spectrum")
+        reference = measurement.reference
+        if reference and reference.arrays:
+            png = figures.draw_spectrum(reference, limits)
+            add("spectrum-reference", png, "spectrum-reference")
+        for number in defined:
+            column = figures.clearest_line(measurement, number)
+            line = measurement.lines[column]
+            words = {"period": number, "line": line_name(line), "p": f"{line.replica.p_value:.2g}"}
+            words["db"] = _bounded(line.replica.db, line.replica.low_db, line.replica.high_db)
+            add(f"replica-{number}", figures.draw_replica(measurement, column), "replica", **words)
+        for number in defined:
+            png, factor = figures.draw_pattern(measurement, number)
+            add(f"pattern-{number}", png, "pattern", period=number, factor=factor)
+        for number in defined:
+            add(f"place-{number}", figures.draw_place(measurement, number), "place", period=number)
+        add("radial", figures.draw_radial(measurement), "radial")
+    return made
+
+
+def draw_thumbnails(images: np.ndarray | None) -> list[Picture]:
+    """Images (n, C, H, W), uint8, as PNGs of their own pixels; large ones show their top left."""
+    if images is None:
+        return []
+    from matplotlib.image import imsave
+
+    made = []
+    for number, image in enumerate(images[..., :THUMBNAIL_SIDE, :THUMBNAIL_SIDE]):
+        color = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
+        buffer = io.BytesIO()
+        imsave(buffer, color.transpose(1, 2, 0).copy(), format="png")
+        made.append(Picture(f"image-{number}.png", buffer.getvalue(), f"image {number}", ""))
+    return made
+
+
+def line_name(line: LatticeLine) -> str:
+    """Frequency (fy, fx) of a line in fractions of a cycle per pixel, such as (1/2, 0)."""
+    return "({}, {})".format(*(Fraction(f).limit_denominator(line.period) for f in line.frequency))
+
+
+def line_cells(line: LatticeLine) -> list[str]:
+    """One lattice line as text, a cell per heading; p-values are raw."""
+    replica, grid, excess, trace = line.replica, line.line, line.excess, line.trace
+    return [
+        line.channel, line_name(line), str(line.period),
+        _db(replica.db), f"{_db(replica.low_db)} … {_db(replica.high_db)}",
+        f"{replica.p_value:.2g}",
+        f"{grid.grey_levels:.3f}", f"{grid.low_grey_levels:.3f} … {grid.high_grey_levels:.3f}",
+        f"{grid.p_value:.2g}",
+        _db(excess.db), f"{_db(excess.low)} … {_db(excess.high)}", f"{excess.p_value:.2g}",
+        f"{trace.depth:.4f}", f"{trace.p_value:.2g}",
+    ]  # fmt: skip
+
+
+def lines_table(measurement: Measurement) -> str:
+    """Every lattice line of luma and of each channel as a text table; p-values are raw."""
+    rows = [HEADINGS, *map(line_cells, (*measurement.lines, *measurement.channel_lines))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([c.rjust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row) for row in padded)
+
+
+def _db(value: float | None) -> str:
+    return "−∞" if value is None else f"{value:.1f}".replace("-", "−")
+
+
+def _bounded(value: float | None, low: float | None, high: float | None) -> str:
+    return f"{_db(value)} dB [{_db(low)}, {_db(high)}]"
+
+
+def render(
+    measurement: Measurement,
+    pictures: list[Picture],
+    samples: list[Picture],
+    title: str,
+    command: str,
+) -> str:
+    """The page as text."""
+    groups: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.name.split("-")[0].removesuffix(".png"), []).append(picture)
+    sections = [
+        f'<section class="verdict" aria-label="Verdict">{_verdicts(measurement)}</section>',
+        _section("How to read this", f"<p>{ABOUT}</p>"),
+        *(_section(HEADS[key], _figures(group)) for key, group in groups.items()),
+        _section("Samples", _samples(samples)) if samples else "",
+        _section("Every lattice line", _table(measurement)) if measurement.lines else "",
+        _section("Glossary", _glossary()),
+    ]
+    made_by = f"<p><code>{escape(command)}</code></p>" if command else ""
+    head = takewhile(lambda row: not row.startswith("period"), str(measurement).splitlines())
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{MARK}
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1><p>{escape(". ".join(head))}.</p>{made_by}</header>
+<main>
+{chr(10).join(filter(None, sections))}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{body}</section>"
+
+
+def _verdicts(measurement: Measurement) -> str:
+    """One sentence per period, and what the reference adds."""
+    items = []
+    for number, period in measurement.periods.items():
+        kind = "undefined" if period.undefined else "found" if period.detected else "clean"
+        items.append(f'<li class="{kind}">{escape(measurement.verdict(number))}</li>')
+    difference, compared = measurement.difference, ""
+    if difference:
+        changes = [
+            f"period {number} {change.level_db:+.1f} dB (p = {change.p_value:.2g})"
+            for number, change in difference.periods.items()
+            if change.level_db is not None
+        ]
+        if difference.radial_db is not None:
+            low, high = difference.radial_low_db, difference.radial_high_db
+            changes.append(
+                f"radial spectra {difference.radial_db:.1f} dB apart [{low:.1f}, {high:.1f}]"
+            )
+        compared = f"<p>Against the reference: {escape('; '.join(changes) or 'no change')}.</p>"
+    return f"<ul>{''.join(items)}</ul>{compared}"
+
+
+def _image(picture: Picture, attributes: str = "") -> str:
+    data = base64.b64encode(picture.png).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"{attributes}>'
+
+
+def _figures(pictures: list[Picture]) -> str:
+    shown = (f"<figure>{_image(p)}<figcaption>{p.caption}</figcaption></figure>" for p in pictures)
+    return f'<div class="figures">{"".join(shown)}</div>'
+
+
+def _samples(samples: list[Picture]) -> str:
+    shown = "".join(_image(picture, f' width="{_width(picture)}"') for picture in samples)
+    return f'<div class="samples">{shown}</div>'
+
+
+def _width(picture: Picture) -> int:
+    """CSS pixels: a whole multiple (1 to 4) of the image's own, near a hundred."""
+    width, height = (int.from_bytes(picture.png[i : i + 4], "big") for i in (16, 20))  # IHDR
+    return width * min(4, max(1, 100 // max(width, height)))
+
+
+def _table(measurement: Measurement) -> str:
+    body = _rows(measurement.lines)
+    if measurement.channel_lines:
+        rest = _rows(measurement.channel_lines)
+        body += f"<details><summary>The same lines of each channel</summary>{rest}</details>"
+    return f"<p>{TABLE_NOTE}</p>{body}"
+
+
+def _rows(lines: tuple[LatticeLine, ...]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in HEADINGS)
+    rows = (
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line_cells(line)) + "</tr>"
+        for line in lines
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _glossary() -> str:
+    return "<dl>" + "".join(f"<dt>{a}</dt><dd>{b}</dd>" for a, b in GLOSSARY.items()) + "</dl>"

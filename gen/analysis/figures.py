@@ -1,0 +1,298 @@
+"""The pictures of a report: each takes a measurement and gives one PNG, readable on a phone.
+
+Colors are those of Okabe & Ito (2008), told apart by color-blind eyes too; maps use viridis and
+cividis. What was measured is blue, the reference gray.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gen.analysis.lattice import degrees, lattice_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gen.analysis.results import Measurement
+
+Values = NDArray[np.float64]
+BLUE, VERMILLION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
+PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
+MAX_DOTS = 2000
+CHI2_95 = -2 * math.log(0.05)  # 95 % quantile of χ² with two degrees of freedom
+STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_levels(measurement: Measurement) -> bytes:
+    """Level of each period in dBc with its 90 % interval and detection limit; reference in gray."""
+    defined = [n for n, period in measurement.periods.items() if not period.undefined]
+    figure, axes = _figure(5.6, 0.9 + 0.62 * len(defined))
+    sets = [(measurement, 0.0, None)]
+    if measurement.reference:
+        sets = [(measurement, 0.16, None), (measurement.reference, -0.16, GRAY)]
+    lows, highs = [], []
+    for shown, shift, color in sets:
+        for row, number in enumerate(defined):
+            period = shown.periods[number]
+            if period.undefined:
+                continue
+            own = color or (VERMILLION if period.detected else BLUE)
+            low, level, high = level_interval(period.level_dbc, period.level_upper_dbc)
+            limit = period.detection_limit_dbc
+            y = len(defined) - 1 - row + shift
+            lows += [v for v in (low, level, high, limit) if v is not None]
+            highs += [v for v in (level, high, limit) if v is not None]
+            axes.plot([low if low is not None else -400, high], [y, y], color=own, lw=2.4)
+            if level is not None:
+                axes.plot(level, y, "o", color=own, ms=7)
+            if limit is not None:
+                axes.plot([limit, limit], [y - 0.14, y + 0.14], color=own, lw=1.2)
+    if lows:
+        axes.set_xlim(math.floor(min(lows) / 5) * 5 - 5, math.ceil(max(highs) / 5) * 5 + 5)
+    axes.set_ylim(-0.6, len(defined) - 0.4)
+    axes.set_yticks(range(len(defined)), [f"period {n}" for n in reversed(defined)])
+    axes.set_xlabel("level (dBc)")
+    axes.grid(axis="x", color="#E8EAED")
+    axes.tick_params(axis="y", length=0)
+    return _png(figure)
+
+
+def level_interval(
+    level: float | None, upper: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """(low, level, upper) in dBc: 90 %, by reflecting the upper bound of the power at the level."""
+    if level is None or upper is None:
+        return None, level, upper
+    low = 2 * 10 ** (level / 10) - 10 ** (upper / 10)
+    return (10 * math.log10(low) if low > 0 else None), level, upper
+
+
+def spectrum_range(measurement: Measurement) -> tuple[float, float]:
+    """Color limits in dB that measured and reference spectra share: 0.5 to 99.8 % of the bins."""
+    shown = [m for m in (measurement, measurement.reference) if m is not None and m.arrays]
+    values = np.concatenate([_spectrum_db(m).ravel() for m in shown])
+    low, high = np.quantile(values, (0.005, 0.998))
+    return float(low), float(max(high, low + 1))
+
+
+def _spectrum_db(measurement: Measurement) -> Values:
+    return 10 * np.log10(np.maximum(measurement.arrays.spectrum[0], 1e-20))
+
+
+def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> bytes:
+    """Mean power spectrum of luma in dB over (fx, fy) in cycles per pixel, the lattice circled."""
+    figure, axes = _figure(4.4, 4.2)
+    # Period continuation puts ±1/2 on both borders, so that border lines stand whole.
+    decibels = np.pad(_spectrum_db(measurement), ((0, 1), (0, 1)), mode="wrap")
+    height, width = measurement.arrays.spectrum.shape[1:]
+    fy, fx = (np.arange(n + 1) - n // 2 for n in (height, width))
+    edges = [(f[0] - 0.5) / n for f, n in ((fx, width), (fy, height))]
+    extent = (edges[0], (fx[-1] + 0.5) / width, (fy[-1] + 0.5) / height, edges[1])
+    image = axes.imshow(
+        decibels, cmap="viridis", vmin=limits[0], vmax=limits[1], extent=extent,
+        interpolation="nearest", aspect="equal",
+    )  # fmt: skip
+    defined = [n for n, period in measurement.periods.items() if not period.undefined]
+    for number, color in zip(defined, PERIOD_COLORS * len(defined), strict=False):
+        places = {
+            (sx * b / number, sy * a / number)
+            for a, b in lattice_lines(number)
+            for sy, sx in _copies(a, b, number)
+        }
+        x, y = zip(*sorted(places), strict=True)
+        size = 110 if number <= 4 else 55
+        axes.scatter(
+            x, y, size, facecolors="none", edgecolors=color, linewidths=1.6,
+            clip_on=False, zorder=3, label=f"period {number}",
+        )  # fmt: skip
+    axes.spines[:].set_visible(False)
+    ticks = (-0.5, -0.25, 0, 0.25, 0.5)
+    axes.set_xticks(ticks, ["−½", "−¼", "0", "¼", "½"])
+    axes.set_yticks(ticks, ["−½", "−¼", "0", "¼", "½"])
+    axes.set_xlabel("horizontal frequency (cycles/pixel)")
+    axes.set_ylabel("vertical frequency (cycles/pixel)")
+    if defined:
+        figure.legend(loc="outside upper center", ncols=len(defined), handletextpad=0.2)
+    bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
+    bar.set_label("mean power (dB re 1 grey level²)")
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def _copies(a: int, b: int, period: int) -> list[tuple[int, int]]:
+    """Signs (sy, sx) under which a line is drawn: itself and its conjugate, on both borders."""
+    rows = (1, -1) if 2 * abs(a) == period else (1,)
+    columns = (1, -1) if 2 * abs(b) == period else (1,)
+    return [(s * r, s * c) for s in (1, -1) for r in rows for c in columns]
+
+
+def clearest_line(measurement: Measurement, period: int) -> int | None:
+    """Column, in `Measurement.lines`, of the line of a period whose replica has the smallest p."""
+    own = [i for i, line in enumerate(measurement.lines) if line.period == period]
+    lines = measurement.lines
+    return min(
+        own, key=lambda i: (lines[i].replica.p_value, -abs(lines[i].replica.gain)), default=None
+    )
+
+
+def draw_replica(measurement: Measurement, column: int) -> bytes:
+    """Gain of the replica at one line: every image by itself, and the joint estimate at 95 %.
+
+    Complex lines: points and ellipses in the complex plane. Real lines, whose gain has no imaginary
+    part: histograms.
+    """
+    line = measurement.lines[column]
+    numerators = tuple(round(f * line.period) for f in line.frequency)
+    real = degrees(numerators, line.period) == 1
+    figure, axes = _figure(4.4, 3.9)
+    shown = [(measurement, BLUE, "measured")]
+    if measurement.reference and measurement.reference.arrays:
+        shown.insert(0, (measurement.reference, GRAY, "reference"))
+    reach = _reach(
+        [m.arrays.gains[:, column] for m, *_ in shown if column < m.arrays.gains.shape[1]]
+    )
+    for m, color, label in shown:
+        if column < len(m.lines):
+            (_histogram if real else _scatter)(axes, m, column, color, label, reach)
+    axes.axvline(0, color=INK, lw=0.6, zorder=1)
+    axes.set_xlim(-reach, reach)
+    axes.set_xlabel("real part of the gain")
+    if real:
+        axes.set_ylabel("images")
+    else:
+        axes.axhline(0, color=INK, lw=0.6, zorder=1)
+        axes.set_ylim(-reach, reach)
+        axes.set_aspect("equal")
+        axes.set_ylabel("imaginary part of the gain")
+    figure.legend(loc="outside upper center", ncols=2)
+    return _png(figure)
+
+
+def _reach(gains: list[Values]) -> float:
+    """Half width of the view: holds nine tenths of the images."""
+    sizes = np.concatenate([np.abs(g[np.isfinite(g)]) for g in gains])
+    return float(max(1.25 * np.quantile(sizes, 0.9), 1e-6)) if sizes.size else 1.0
+
+
+def _histogram(
+    axes: Axes, m: Measurement, column: int, color: str, label: str, reach: float
+) -> None:
+    gains = m.arrays.gains[:, column].real
+    style = {"color": color, "histtype": "stepfilled" if color == BLUE else "step", "lw": 1.4}
+    axes.hist(gains, np.linspace(-reach, reach, 33), alpha=0.35 if color == BLUE else 1, **style)
+    replica = m.lines[column].replica
+    half = 1.96 * math.sqrt(max(replica.covariance[0][0], 0))
+    axes.axvspan(replica.gain.real - half, replica.gain.real + half, color=color, alpha=0.25, lw=0)
+    axes.axvline(replica.gain.real, color=color, lw=2, label=f"{label}, joint estimate")
+
+
+def _scatter(axes: Axes, m: Measurement, column: int, color: str, label: str, reach: float) -> None:
+    from matplotlib.patches import Ellipse
+
+    gains = m.arrays.gains[:MAX_DOTS, column]
+    axes.scatter(gains.real, gains.imag, 7, color=color, alpha=0.35, lw=0)
+    replica = m.lines[column].replica
+    values, vectors = np.linalg.eigh(np.array(replica.covariance))
+    widths = 2 * np.sqrt(np.maximum(values, 0) * CHI2_95)
+    center = (replica.gain.real, replica.gain.imag)
+    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
+    axes.add_patch(
+        Ellipse(center, widths[1], widths[0], angle=angle, fc="none", ec=color, lw=2, zorder=4)
+    )
+    axes.plot(*center, "+", color=color, ms=9, mew=2, zorder=5, label=f"{label}, joint estimate")
+
+
+def amplification(pattern: Values) -> int:
+    """Whole power of two that lifts the pattern's peak to at most 100 grey levels."""
+    peak = float(np.abs(pattern).max())
+    return 2 ** max(0, math.floor(math.log2(100 / peak))) if peak > 1e-6 else 1
+
+
+def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
+    """The fixed grid of a period on mid-gray, amplified, two periods each way; and the factor."""
+    pattern = measurement.arrays.patterns[period]
+    pattern = pattern[1:4] if len(pattern) >= 4 else pattern[:1]
+    factor = amplification(pattern)
+    shown = np.clip(127.5 + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
+    figure, axes = _figure(3.4, 3.4)
+    pixels = shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0]
+    extent = (0, 2 * period, 2 * period, 0)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    for at in (0, period, 2 * period):
+        axes.axvline(at, color="white", lw=1)
+        axes.axhline(at, color="white", lw=1)
+    ticks = [0, period, 2 * period]
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("pixels")
+    axes.set_ylabel("pixels")
+    return _png(figure), factor
+
+
+def draw_place(measurement: Measurement, period: int) -> bytes:
+    """Local RMS amplitude in grey levels of the fixed grid over the image area."""
+    place = measurement.arrays.places[period]
+    figure, axes = _figure(4.2, 3.6)
+    height, width = place.shape
+    image = axes.imshow(place, cmap="cividis", vmin=0, extent=(0, width, height, 0))
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("pixels")
+    axes.set_ylabel("pixels")
+    bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.03)
+    bar.set_label("grid in the mean image\n(RMS grey levels)")
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def draw_radial(measurement: Measurement) -> bytes:
+    """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in)."""
+    figure, axes = _figure(5.6, 3.8)
+    shown = [(measurement, BLUE, "measured")]
+    if measurement.reference and measurement.reference.arrays:
+        shown.insert(0, (measurement.reference, GRAY, "reference"))
+    for m, color, label in shown:
+        profile, full = m.arrays.radial, m.arrays.radial_full
+        low, high = profile.band()
+        # DC holds only what the window's mean leaves: nothing to see.
+        axes.fill_between(profile.frequency[1:], low[1:], high[1:], color=color, alpha=0.25, lw=0)
+        axes.plot(profile.frequency[1:], profile.db[1:], color=color, lw=1.8, label=label)
+        axes.plot(full.frequency[1:], full.db[1:], color=color, lw=1, ls=(0, (4, 2)))
+    axes.axvline(0.5, color=GRAY, lw=0.8, ls=":")
+    axes.set_xlim(0, math.sqrt(0.5))
+    axes.set_xlabel("frequency (cycles/pixel)")
+    axes.set_ylabel("mean power (dB re 1 grey level²)")
+    axes.grid(color="#E8EAED")
+    axes.legend(loc="upper right")
+    return _png(figure)
