@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gen.commands.layer import layer
 from gen.options import ChoiceGroup, Command, GroupedOption, Size
 
 
@@ -81,7 +82,9 @@ def measure_images(path: str, **given: Any) -> None:
         write_atomically(json_file, f"{plain}\n".encode())
     if report:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-        write_report(measurement, Path(report), thumbnails, f"Checkerboards in {path}", command)
+        write_report(
+            measurement, Path(report), thumbnails, f"Checkerboards in {path.name}", command
+        )
         click.echo(f"Report: {Path(report) / 'index.html'}", err=True)
     limit = given["fail_above"]
     if limit is not None and (above := periods_above(measurement, limit)):
@@ -130,6 +133,8 @@ main.add_command(
         """,
     )
 )
+
+main.add_command(layer)
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,7 @@ of Odena et al. 2016 (https://doi.org/10.23915/distill.00003); no tap at all is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,12 @@ class Overlap:
     def even(self) -> bool:
         """Whether every interior pixel sees as many taps as any other."""
         return bool((self.pattern == self.pattern.flat[0]).all())
+
+    @property
+    def period(self) -> int:
+        """Period of the pattern in pixels, over the axes along which it varies; 1 when even."""
+        varies = (np.ptp(self.pattern, axis).any() for axis in range(self.pattern.ndim))
+        return math.lcm(*(s for s, uneven in zip(self.stride, varies, strict=True) if uneven))
 
 
 def overlap(
@@ -110,3 +117,55 @@ def _outer(vectors: list[Counts]) -> Counts:
     for vector in vectors[1:]:
         product = product[..., None] * vector
     return product
+
+
+def depth(found: Overlap) -> float:
+    """Modulation of brightness by equal weights: (max − min)/(max + min) of the pattern, 0 … 1."""
+    low, high = int(found.pattern.min()), int(found.pattern.max())
+    return (high - low) / max(high + low, 1)
+
+
+def verdict(found: Overlap) -> str:
+    """Say in one sentence what the counts mean."""
+    low, high = int(found.pattern.min()), int(found.pattern.max())
+    if found.holes:
+        return (
+            f"Holes: {found.holes} of {found.pattern.size} interior phases see no tap at all and "
+            "show the bias alone, whatever the weights."
+        )
+    if found.even:
+        return (
+            f"Even: every interior pixel sees {low} taps, so the geometry leaves no grid; "
+            "random or trained weights still can."
+        )
+    return (
+        f"Uneven: interior pixels see {low} to {high} taps; equal weights would print a grid of "
+        f"period {found.period} with ±{100 * depth(found):.0f} % of the "
+        "brightness."
+    )
+
+
+def better_axis(kernel: int, stride: int) -> tuple[int, int, int]:
+    """Nearest (kernel, padding, output padding), not smaller, that is even and enlarges exactly."""
+    kernel = -(-kernel // stride) * stride
+    padding = -(-(kernel - stride) // 2)
+    return kernel, padding, 2 * padding - (kernel - stride)
+
+
+def advice(kernel_size: tuple[int, ...], stride: tuple[int, ...], found: Overlap) -> str:
+    """Say in one sentence what to use instead (or beside)."""
+    if found.even and not found.holes:
+        return (
+            "To be even for any weights: a balanced transposed convolution (--upsample balanced), "
+            "or nearest enlargement and a convolution."
+        )
+    axes = [better_axis(k, s) for k, s in zip(kernel_size, stride, strict=True)]
+    kernel, padding, extra = (
+        "x".join(map(str, values)) if len(set(values)) > 1 else str(values[0])
+        for values in zip(*axes, strict=True)
+    )
+    return (
+        f"Instead: --kernel {kernel} --stride {'x'.join(map(str, dict.fromkeys(stride)))} "
+        f"--padding {padding} --output-padding {extra} (the stride divides the kernel), nearest "
+        "enlargement and a convolution, or a sub-pixel convolution with ICNR initialization."
+    )
