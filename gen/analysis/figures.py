@@ -57,7 +57,7 @@ def _png(figure: Figure) -> bytes:
 def draw_levels(measurement: Measurement) -> bytes:
     """Level of each period in dBc with its 90 % interval and detection limit; reference in gray."""
     defined = [n for n, period in measurement.periods.items() if not period.undefined]
-    figure, axes = _figure(5.6, 0.9 + 0.62 * len(defined))
+    figure, axes = _figure(4.6, 0.9 + 0.55 * len(defined))
     sets = [(measurement, 0.0, None)]
     if measurement.reference:
         sets = [(measurement, 0.16, None), (measurement.reference, -0.16, GRAY)]
@@ -73,7 +73,9 @@ def draw_levels(measurement: Measurement) -> bytes:
             y = len(defined) - 1 - row + shift
             lows += [v for v in (low, level, high, limit) if v is not None]
             highs += [v for v in (level, high, limit) if v is not None]
-            axes.plot([low if low is not None else -400, high], [y, y], color=own, lw=2.4)
+            axes.plot([-400 if low is None else low, high], [y, y], color=own, lw=2.4)
+            if low is None:  # the interval has no lower end
+                axes.plot(0, y, "<", color=own, ms=6, transform=axes.get_yaxis_transform())
             if level is not None:
                 axes.plot(level, y, "o", color=own, ms=7)
             if limit is not None:
@@ -112,10 +114,12 @@ def _spectrum_db(measurement: Measurement) -> Values:
 
 def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> bytes:
     """Mean power spectrum of luma in dB over (fx, fy) in cycles per pixel, the lattice circled."""
-    figure, axes = _figure(4.4, 4.2)
+    figure, axes = _figure(4.6, 3.9)
     # Period continuation puts ±1/2 on both borders, so that border lines stand whole.
-    decibels = np.pad(_spectrum_db(measurement), ((0, 1), (0, 1)), mode="wrap")
-    height, width = measurement.arrays.spectrum.shape[1:]
+    decibels = _spectrum_db(measurement)
+    height, width = decibels.shape
+    decibels[height // 2, width // 2] = np.nan  # the mean was removed
+    decibels = np.pad(decibels, ((0, 1), (0, 1)), mode="wrap")
     fy, fx = (np.arange(n + 1) - n // 2 for n in (height, width))
     edges = [(f[0] - 0.5) / n for f, n in ((fx, width), (fy, height))]
     extent = (edges[0], (fx[-1] + 0.5) / width, (fy[-1] + 0.5) / height, edges[1])
@@ -143,7 +147,9 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
     axes.set_xlabel("horizontal frequency (cycles/pixel)")
     axes.set_ylabel("vertical frequency (cycles/pixel)")
     if defined:
-        figure.legend(loc="outside upper center", ncols=len(defined), handletextpad=0.2)
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(defined), handletextpad=0.2
+        )
     bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
     bar.set_label("mean power (dB re 1 grey level²)")
     bar.outline.set_visible(False)
@@ -175,7 +181,7 @@ def draw_replica(measurement: Measurement, column: int) -> bytes:
     line = measurement.lines[column]
     numerators = tuple(round(f * line.period) for f in line.frequency)
     real = degrees(numerators, line.period) == 1
-    figure, axes = _figure(4.4, 3.9)
+    figure, axes = _figure(4.6, 3.9)
     shown = [(measurement, BLUE, "measured")]
     if measurement.reference and measurement.reference.arrays:
         shown.insert(0, (measurement.reference, GRAY, "reference"))
@@ -190,6 +196,7 @@ def draw_replica(measurement: Measurement, column: int) -> bytes:
     axes.set_xlabel("real part of the gain")
     if real:
         axes.set_ylabel("images")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     else:
         axes.axhline(0, color=INK, lw=0.6, zorder=1)
         axes.set_ylim(-reach, reach)
@@ -245,7 +252,7 @@ def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
     pattern = pattern[1:4] if len(pattern) >= 4 else pattern[:1]
     factor = amplification(pattern)
     shown = np.clip(127.5 + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
-    figure, axes = _figure(3.4, 3.4)
+    figure, axes = _figure(4.6, 3.6)
     pixels = shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0]
     extent = (0, 2 * period, 2 * period, 0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
@@ -264,7 +271,7 @@ def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
 def draw_place(measurement: Measurement, period: int) -> bytes:
     """Local RMS amplitude in grey levels of the fixed grid over the image area."""
     place = measurement.arrays.places[period]
-    figure, axes = _figure(4.2, 3.6)
+    figure, axes = _figure(4.6, 3.6)
     height, width = place.shape
     image = axes.imshow(place, cmap="cividis", vmin=0, extent=(0, width, height, 0))
     axes.spines[:].set_visible(False)
@@ -278,7 +285,7 @@ def draw_place(measurement: Measurement, period: int) -> bytes:
 
 def draw_radial(measurement: Measurement) -> bytes:
     """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in)."""
-    figure, axes = _figure(5.6, 3.8)
+    figure, axes = _figure(4.6, 3.4)
     shown = [(measurement, BLUE, "measured")]
     if measurement.reference and measurement.reference.arrays:
         shown.insert(0, (measurement.reference, GRAY, "reference"))

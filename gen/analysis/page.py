@@ -22,8 +22,9 @@ ABOUT = (
 CAPTIONS = {
     "levels": (
         "Level of each period in dBc with interval and detection limit",
-        "Dot: level (none where the power does not exceed the noise). Bar: 90 % interval. Tick: "
-        "detection limit. Orange: detected; blue: not detected; gray: the reference.",
+        "Dot: level (none where the power does not exceed the noise). Bar: 90 % interval. Tick: "
+        "detection limit of the least sensitive line. Orange: detected; blue: not detected; gray: "
+        "the reference.",
     ),
     "spectrum": (
         "Two-dimensional mean power spectrum with the lattice lines circled",
@@ -39,7 +40,7 @@ CAPTIONS = {
         "Gain of the replica of each image at line {line}, period {period}",
         "<strong>Period {period}</strong>, its clearest line (f<sub>y</sub>, f<sub>x</sub>) = "
         "{line}: {db}, p = {p} before correction. Each image by itself, and the joint estimate "
-        "with its 95 % region. Away from zero: a copy of the image stands on the lattice.",
+        "with its 95 % region. Away from zero: a copy of the image stands on the lattice.",
     ),
     "pattern": (
         "Mean pattern of period {period}, amplified {factor} times",
@@ -52,15 +53,15 @@ CAPTIONS = {
         "mean image. Edges that all images share count too.",
     ),
     "radial": (
-        "Radial power spectrum with its 95 % band",
-        "Mean power over rings, lattice left out, with its 95 % band; dashed: lattice left in. "
+        "Radial power spectrum with its 95 % band",
+        "Mean power over rings, lattice left out, with its 95 % band; dashed: lattice left in. "
         "Dotted: Nyquist frequency of the axes. Gray: the reference.",
     ),
 }
 
 TABLE_NOTE = (
     "p-values of lines are raw; those of the verdict are corrected for their number (Holm). "
-    "Brackets hold 95 % intervals; −∞ stands for no power at all."
+    "Brackets hold 95 % intervals; −∞ stands for no power at all."
 )
 
 GLOSSARY = {
@@ -105,15 +106,15 @@ code { font: .85em/1.4 ui-monospace, Menlo, Consolas, monospace; }
 .verdict p { margin: .6rem 0 0; color: #5f6368; }
 .figures { display: grid; gap: 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); }
-figure { margin: 0; max-width: 540px; }
+figure { margin: 0; max-width: 500px; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .4rem; color: #5f6368; font-size: .88rem; line-height: 1.45; }
 .samples { display: flex; flex-wrap: wrap; gap: 6px; }
 .samples img { image-rendering: pixelated; height: auto; max-width: 100%; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #eceef1; }
+th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #eceef1; }
 th { font-weight: 600; border-bottom-color: #9aa0a6; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; }

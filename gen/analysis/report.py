@@ -236,17 +236,20 @@ def _verdicts(measurement: Measurement) -> str:
     difference, compared = measurement.difference, ""
     if difference:
         changes = [
-            f"period {number} {change.level_db:+.1f} dB (p = {change.p_value:.2g})"
+            f"period {number} {_change(change.level_db)} (p = {change.p_value:.2g})"
             for number, change in difference.periods.items()
-            if change.level_db is not None
         ]
         if difference.radial_db is not None:
             low, high = difference.radial_low_db, difference.radial_high_db
             changes.append(
                 f"radial spectra {difference.radial_db:.1f} dB apart [{low:.1f}, {high:.1f}]"
             )
-        compared = f"<p>Against the reference: {escape('; '.join(changes) or 'no change')}.</p>"
+        compared = f"<p>Against the reference: {escape('; '.join(changes))}.</p>"
     return f"<ul>{''.join(items)}</ul>{compared}"
+
+
+def _change(level_db: float | None) -> str:
+    return "not comparable in dB" if level_db is None else f"{level_db:+.1f} dB"
 
 
 def _image(picture: Picture, attributes: str = "") -> str:
