@@ -33,14 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outdir", default="runs/demo", help="parent of the two runs")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=[2500, 1000], metavar=("DCGAN", "VAE")
+        "--steps", type=int, nargs=2, default=[2500, 1200], metavar=("DCGAN", "VAE")
     )
     given = parser.parse_args()
     clock = time.perf_counter()
 
     common = ["--size", "32", "--width", "32", "--precision", precision(), "--outdir", given.outdir]
-    dcgan = [*common, "--lr", "5e-4", "--steps", str(given.steps[0])]
-    vae = [*common, "--likelihood", "gaussian", "--steps", str(given.steps[1])]
+    dcgan = [*common, "--lr", "1e-3", "--steps", str(given.steps[0])]
+    vae = [*common, "--steps", str(given.steps[1])]
     runs = {}
     for model, options in (("dcgan", dcgan), ("vae", vae)):
         shell("train.py", model, *options)
