@@ -193,6 +193,7 @@ def draw_replica(measurement: Measurement, column: int) -> bytes:
             (_histogram if real else _scatter)(axes, m, column, color, label, reach)
     axes.axvline(0, color=INK, lw=0.6, zorder=1)
     axes.set_xlim(-reach, reach)
+    axes.xaxis.get_major_locator().set_params(nbins=5)
     axes.set_xlabel("real part of the gain")
     if real:
         axes.set_ylabel("images")

@@ -1,12 +1,10 @@
 """The words and the style of the report."""
 
 HEADS = {
-    "levels": "Level of each period",
-    "spectrum": "Mean spectrum",
+    "spectrum": "Spectrum",
     "replica": "Replica, image by image",
     "pattern": "The grid itself",
     "place": "Where it shows",
-    "radial": "Radial spectrum",
 }
 
 ABOUT = (
@@ -22,9 +20,9 @@ ABOUT = (
 CAPTIONS = {
     "levels": (
         "Level of each period in dBc with interval and detection limit",
-        "Dot: level (none where the power does not exceed the noise). Bar: 90 % interval. Tick: "
-        "detection limit of the least sensitive line. Orange: detected; blue: not detected; gray: "
-        "the reference.",
+        "<strong>Level of each period.</strong> Dot: level (none where the power does not exceed "
+        "the noise). Bar: 90 % interval. Tick: detection limit of the least sensitive line. "
+        "Orange: detected; blue: not detected; gray: the reference.",
     ),
     "spectrum": (
         "Two-dimensional mean power spectrum with the lattice lines circled",
@@ -52,10 +50,10 @@ CAPTIONS = {
         "<strong>Period {period}</strong>: strength of the fixed grid around each pixel of the "
         "mean image. Edges that all images share count too.",
     ),
-    "radial": (
+    "spectrum-radial": (
         "Radial power spectrum with its 95 % band",
-        "Mean power over rings, lattice left out, with its 95 % band; dashed: lattice left in. "
-        "Dotted: Nyquist frequency of the axes. Gray: the reference.",
+        "<strong>Radial.</strong> Mean power over rings, lattice left out, with its 95 % band; "
+        "dashed: lattice left in. Dotted: Nyquist frequency of the axes. Gray: the reference.",
     ),
 }
 

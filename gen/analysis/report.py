@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
+from gen.analysis.results import SIGNIFICANT
 from gen.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gen.analysis.results import LatticeLine, Measurement
+    from gen.analysis.results import LatticeLine, Measurement, PeriodDifference
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
 THUMBNAIL_SIDE = 256
 _OURS = re.compile(
-    r"((levels|radial|spectrum(-reference)?)|(replica|pattern|place|image)-\d+)\.png"
+    r"((levels|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
 )
 HEADINGS = (
     "channel", "(fy, fx)", "period",
@@ -118,6 +119,7 @@ def draw_pictures(measurement: Measurement) -> list[Picture]:
         if reference and reference.arrays:
             png = figures.draw_spectrum(reference, limits)
             add("spectrum-reference", png, "spectrum-reference")
+        add("spectrum-radial", figures.draw_radial(measurement), "spectrum-radial")
         for number in defined:
             column = figures.clearest_line(measurement, number)
             line = measurement.lines[column]
@@ -129,7 +131,7 @@ def draw_pictures(measurement: Measurement) -> list[Picture]:
             add(f"pattern-{number}", png, "pattern", period=number, factor=factor)
         for number in defined:
             add(f"place-{number}", figures.draw_place(measurement, number), "place", period=number)
-        add("radial", figures.draw_radial(measurement), "radial")
+
     return made
 
 
@@ -150,7 +152,8 @@ def draw_thumbnails(images: np.ndarray | None) -> list[Picture]:
 
 def line_name(line: LatticeLine) -> str:
     """Frequency (fy, fx) of a line in fractions of a cycle per pixel, such as (1/2, 0)."""
-    return "({}, {})".format(*(Fraction(f).limit_denominator(line.period) for f in line.frequency))
+    parts = (str(Fraction(f).limit_denominator(line.period)) for f in line.frequency)
+    return f"({', '.join(parts)})".replace("-", "−")
 
 
 def line_cells(line: LatticeLine) -> list[str]:
@@ -176,7 +179,8 @@ def lines_table(measurement: Measurement) -> str:
 
 
 def _db(value: float | None) -> str:
-    return "−∞" if value is None else f"{value:.1f}".replace("-", "−")
+    # Adding zero turns a rounded -0.0 into 0.0.
+    return "−∞" if value is None else f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
 
 
 def _bounded(value: float | None, low: float | None, high: float | None) -> str:
@@ -196,7 +200,7 @@ def render(
         groups.setdefault(picture.name.split("-")[0].removesuffix(".png"), []).append(picture)
     sections = [
         f'<section class="verdict" aria-label="Verdict">{_verdicts(measurement)}</section>',
-        _section("How to read this", f"<p>{ABOUT}</p>"),
+        _section("How to read this", _figures(groups.pop("levels", []), f"<p>{ABOUT}</p>")),
         *(_section(HEADS[key], _figures(group)) for key, group in groups.items()),
         _section("Samples", _samples(samples)) if samples else "",
         _section("Every lattice line", _table(measurement)) if measurement.lines else "",
@@ -236,7 +240,7 @@ def _verdicts(measurement: Measurement) -> str:
     difference, compared = measurement.difference, ""
     if difference:
         changes = [
-            f"period {number} {_change(change.level_db)} (p = {change.p_value:.2g})"
+            f"period {number} {_change(change)} (p = {change.p_value:.2g})"
             for number, change in difference.periods.items()
         ]
         if difference.radial_db is not None:
@@ -248,8 +252,10 @@ def _verdicts(measurement: Measurement) -> str:
     return f"<ul>{''.join(items)}</ul>{compared}"
 
 
-def _change(level_db: float | None) -> str:
-    return "not comparable in dB" if level_db is None else f"{level_db:+.1f} dB"
+def _change(change: PeriodDifference) -> str:
+    if change.level_db is not None:
+        return f"{change.level_db:+.1f} dB"
+    return "differs" if change.p_value < SIGNIFICANT else "not told apart"
 
 
 def _image(picture: Picture, attributes: str = "") -> str:
@@ -257,9 +263,9 @@ def _image(picture: Picture, attributes: str = "") -> str:
     return f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"{attributes}>'
 
 
-def _figures(pictures: list[Picture]) -> str:
+def _figures(pictures: list[Picture], text: str = "") -> str:
     shown = (f"<figure>{_image(p)}<figcaption>{p.caption}</figcaption></figure>" for p in pictures)
-    return f'<div class="figures">{"".join(shown)}</div>'
+    return f'<div class="figures">{text}{"".join(shown)}</div>'
 
 
 def _samples(samples: list[Picture]) -> str:
