@@ -71,7 +71,7 @@ class Sheet:
     def _starts(self, side: int, tile: int) -> range:
         # A wrong size or gap would put every tile at another phase of the lattice: refuse to guess.
         number, rest = divmod(side, tile + self.gap)
-        if not number or rest not in (0, self.gap):
+        if not number or rest != self.gap:
             raise ValueError(
                 f"a side of {side} pixels is not made of tiles of {tile} with gaps of {self.gap}; "
                 "give the sheet's own tile size and gap"
