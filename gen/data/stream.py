@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,7 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
     channels = selection.channels or (1 if pixels.shape[3] == 1 else 3)
     step = _batch_size(pixels[0].size)
 
-    def parts() -> Iterator[np.ndarray]:
+    def parts() -> Generator[np.ndarray, None, None]:
         for start in range(0, len(pixels), step):
             part = pixels[start : start + step]
             if part.dtype != np.uint8:
@@ -170,29 +171,30 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
     channels = selection.channels or (3 if any(file.color for file in files) else 1)
     largest = max(height * width for _, (height, width), _ in files)
 
-    def parts() -> Iterator[np.ndarray]:
+    def parts() -> Generator[np.ndarray, None, None]:
         lost, turned = bad, 0
         read = partial(decode, channels=channels)
         ahead = min(4 * workers, _batch_size(largest * channels))
-        for pixels in _in_order(
-            read, [file.path for file in files], workers, ahead, selection.skip_bad
-        ):
-            if pixels is None:
-                lost += 1
-            elif sheet:
-                yield sheet.cut(pixels)
-            elif pixels.shape[:2] == size:
-                yield pixels[None]
-            else:  # turned by an EXIF tag that stands behind the pixels
-                turned += 1
-        notes.extend([f"{lost} unreadable files skipped"] if lost else [])
-        notes.extend([f"{turned} images of another orientation left out"] if turned else [])
+        images = _in_order(read, [f.path for f in files], workers, ahead, selection.skip_bad)
+        try:
+            for pixels in images:
+                if pixels is None:
+                    lost += 1
+                elif sheet:
+                    yield sheet.cut(pixels)
+                elif pixels.shape[:2] == size:
+                    yield pixels[None]
+                else:  # turned by an EXIF tag that stands behind the pixels
+                    turned += 1
+        finally:
+            notes.extend([f"{lost} unreadable files skipped"] if lost else [])
+            notes.extend([f"{turned} images of another orientation left out"] if turned else [])
 
     return _stream(parts(), channels, size, count, selection, notes)
 
 
 def _stream(
-    parts: Iterator[np.ndarray],
+    parts: Generator[np.ndarray, None, None],
     channels: int,
     size: Size,
     count: int,
@@ -206,18 +208,19 @@ def _stream(
 
     def batches() -> Iterator[np.ndarray]:
         held, number, taken, empty = [], 0, 0, 0
-        for part in parts:
-            if selection.sheet:
-                flat = np.ptp(part, axis=(1, 2)).max(-1) == 0
-                part, empty = part[~flat], empty + int(flat.sum())
-            part = part[: limit - taken]
-            held.append(part)
-            number, taken = number + len(part), taken + len(part)
-            if number >= batch_size:
-                yield np.concatenate(held).transpose(0, 3, 1, 2)
-                held, number = [], 0
-            if taken == limit:
-                break
+        with closing(parts):
+            for part in parts:
+                if selection.sheet:
+                    flat = np.ptp(part, axis=(1, 2)).max(-1) == 0
+                    part, empty = part[~flat], empty + int(flat.sum())
+                part = part[: limit - taken]
+                held.append(part)
+                number, taken = number + len(part), taken + len(part)
+                if number >= batch_size:
+                    yield np.concatenate(held).transpose(0, 3, 1, 2)
+                    held, number = [], 0
+                if taken == limit:
+                    break
         if number:
             yield np.concatenate(held).transpose(0, 3, 1, 2)
         if empty:
