@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 # Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
-# convolution would shift the image by half a pixel, so only the transposed one has them.
+# convolution would shift the image by half a pixel, so only transposed ones have them.
 KERNEL_SIZES: dict[str, tuple[int, ...]] = {
     "transposed": (4, 2, 3, 5, 6),
+    "balanced": (4, 2, 3, 5, 6),
     "nearest": (3, 5),
     "bilinear": (3, 5),
     "subpixel": (3, 5),
@@ -96,10 +97,11 @@ class ModelConfig(Checked):
     upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
     kernel_size: int = option(
         0,
-        "its kernel: transposed 2-6, others 3 or 5; 0 takes the usual one (4, others 3)",
+        "its kernel: transposed and balanced 2-6, others 3 or 5; 0 takes the usual one (4, or 3)",
         low=0,
         high=6,
     )
+    antialias: bool = option(False, "binomial filter after each enlargement")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,6 +127,12 @@ class DataConfig(Checked):
     workers: int = option(2, "threads that decode images", low=0, high=256)
 
 
+def grid_penalty() -> Any:
+    """The option that every objective with a decoder has."""
+    text = "weight of the last enlarging layer's imbalance, uneven over even power"
+    return option(0.0, text, low=0, high=1e6)
+
+
 @dataclass(frozen=True)
 class GANConfig(Checked):
     """The adversarial objective."""
@@ -133,6 +141,7 @@ class GANConfig(Checked):
     lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
+    grid_penalty: float = grid_penalty()
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,7 @@ class VAEConfig(Checked):
     beta: float = option(1.0, "weight of KL, per image against summed likelihood", low=0, high=1e6)
     warmup: int = option(0, "beta rises linearly from 0 over this many", unit="steps", low=0)
     lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
+    grid_penalty: float = grid_penalty()
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,14 @@ class RunConfig:
     data: DataConfig
     objective: Checked
     training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        penalty = getattr(self.objective, "grid_penalty", 0)
+        if penalty and self.model.upsample in ("nearest", "bilinear"):
+            raise ValueError(
+                f"grid_penalty is {penalty:g}, but upsample {self.model.upsample} has no phases "
+                "that could be uneven; leave it 0 or take transposed or subpixel"
+            )
 
     @staticmethod
     def sections(model: str) -> dict[str, type[Checked]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .upsample import Subpixel
 
@@ -57,7 +58,9 @@ def initialize(network: nn.Module) -> None:
     """DCGAN's initialisation in place: weights N(0, 0.02²), norm weights N(1, 0.02²), biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.02)
+            held = parametrize.is_parametrized(module, "weight")
+            weight = module.parametrizations.weight.original if held else module.weight
+            nn.init.normal_(weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
         if isinstance(getattr(module, "bias", None), Tensor):

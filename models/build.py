@@ -20,6 +20,7 @@ def _decoder(config: Any) -> Decoder:
         config.width,
         config.upsample,
         config.kernel_size,
+        config.antialias,
     )
 
 

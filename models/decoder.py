@@ -7,15 +7,15 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from .blocks import initialize, size_ladder, stage_widths
-from .upsample import UPSAMPLERS
+from .upsample import UPSAMPLERS, Blur
 
 
 class Decoder(nn.Module):
     """Enlarge latents (B, Z) to images (B, C, H, W) in [−1, 1] (Radford et al. 2016, figure 1).
 
     A linear stem makes the coarsest map of `size_ladder(size)`; each stage doubles it with the
-    chosen upsampler and crops to the next size; batch normalisation and ReLU everywhere but
-    after the last stage, which ends in tanh.
+    chosen upsampler (and, with `antialias`, a binomial filter) and crops to the next size; batch
+    normalisation and ReLU everywhere but after the last stage, which ends in tanh.
     """
 
     def __init__(
@@ -26,11 +26,16 @@ class Decoder(nn.Module):
         width: int,
         upsample: str = "transposed",
         kernel_size: int = 4,
+        antialias: bool = False,
     ) -> None:
         super().__init__()
         self.latent = latent
         self.sizes = size_ladder(size)
-        enlarge = UPSAMPLERS[upsample]
+
+        def enlarge(incoming: int, outgoing: int, bias: bool) -> nn.Module:
+            layer = UPSAMPLERS[upsample](incoming, outgoing, kernel_size, bias)
+            return nn.Sequential(layer, Blur()) if antialias else layer
+
         widths = stage_widths(width, len(self.sizes) - 1)[::-1]
         height, breadth = self.sizes[0]
         self.stem = nn.Sequential(
@@ -41,13 +46,13 @@ class Decoder(nn.Module):
         )
         self.stages = nn.ModuleList(
             nn.Sequential(
-                enlarge(incoming, outgoing, kernel_size, False),
+                enlarge(incoming, outgoing, False),
                 nn.BatchNorm2d(outgoing),
                 nn.ReLU(inplace=True),
             )
             for incoming, outgoing in pairwise(widths)
         )
-        self.stages.append(enlarge(widths[-1], channels, kernel_size, True))
+        self.stages.append(enlarge(widths[-1], channels, True))
         initialize(self)
 
     def logits(self, latents: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def transposed(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
@@ -27,6 +29,41 @@ def transposed(in_channels: int, out_channels: int, kernel_size: int, bias: bool
         output_padding=kernel_size % 2,
         bias=bias,
     )
+
+
+class EqualPhases(nn.Module):
+    """Weights (…, K, K) of stride 2 → the nearest whose four phases have equal sums, mean kept.
+
+    Output pixels of one parity see the taps of one parity; W'[j] = W[j] − (G_r − Ḡ)/n_r, with G_r
+    the sum and n_r the number of the taps of phase r. Constant maps then stay constant (Sugawara
+    et al. 2018), whatever is learned. Sums stay in the weights' own precision under autocast.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Project."""
+        phases = [
+            (..., slice(row, None, 2), slice(col, None, 2)) for row in (0, 1) for col in (0, 1)
+        ]
+        gains = [weight[phase].sum((-2, -1), keepdim=True) for phase in phases]
+        mean, balanced = sum(gains) / 4, weight.clone()
+        for phase, gain in zip(phases, gains, strict=True):
+            balanced[phase] -= (gain - mean) / weight[0, 0][phase].numel()
+        return balanced
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Any weight is its own original."""
+        return weight
+
+
+def balanced(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+    """Transposed convolution whose phases are kept equal while it trains; nothing at inference.
+
+    `parametrize.remove_parametrizations(layer, "weight")` leaves a plain `ConvTranspose2d` with the
+    same output.
+    """
+    layer = transposed(in_channels, out_channels, kernel_size, bias)
+    parametrize.register_parametrization(layer, "weight", EqualPhases())
+    return layer
 
 
 class Resize(nn.Sequential):
@@ -77,8 +114,27 @@ class Subpixel(nn.Sequential):
                 parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))
 
 
+class Blur(nn.Module):
+    """Binomial filter [1 2 1]/4 along both axes, which has its zeros at f = ½: no line of period 2.
+
+    Reflected borders keep it so to the last pixel.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        tap = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", torch.outer(tap, tap)[None, None], persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape; H, W ≥ 2."""
+        channels = maps.shape[1]
+        kernel = self.kernel.expand(channels, -1, -1, -1)
+        return F.conv2d(F.pad(maps, (1, 1, 1, 1), "reflect"), kernel, groups=channels)
+
+
 UPSAMPLERS: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
     "transposed": transposed,
+    "balanced": balanced,
     "nearest": nearest,
     "bilinear": bilinear,
     "subpixel": Subpixel,

@@ -113,7 +113,7 @@ def test_dry_run_counts_what_torch_counts():
     [
         (["gan"], 2, "'gan' is not one of dcgan, vae"),
         (["dcgan", "--data", "nowhere"], 1, "choose shapes, mnist"),
-        (["dcgan", "--upsample", "cubic"], 2, "'transposed', 'nearest', 'bilinear', 'subpixel'"),
+        (["dcgan", "--upsample", "cubic"], 2, "'transposed', 'balanced', 'nearest'"),
         (["dcgan", "--upsample", "nearest", "--kernel-size", "4"], 2, "takes 3, 5"),
         (["dcgan", "--size", "7"], 2, "at least 8"),
         (["dcgan", "--size", "8x-1"], 2, "height x width"),

@@ -13,6 +13,7 @@ from gen.config import GANConfig, RunConfig, VAEConfig
 from gen.data.datasets import Batch
 
 from .losses import GAN_LOSSES, LIKELIHOODS, kl_divergence, reparametrize
+from .penalty import GridPenalty
 
 Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
 
@@ -52,6 +53,7 @@ class GAN:
         self.modules = modules
         self.generator, self.discriminator = modules["generator"], modules["discriminator"]
         self.losses = GAN_LOSSES[config.loss]
+        self.penalty = GridPenalty(self.generator, config.grid_penalty)
         betas = (config.beta1, config.beta2)
         self.phases = (
             Phase(
@@ -87,7 +89,7 @@ class GAN:
         """Pass for real."""
         fakes = self.generate(batch.images)
         loss = self.losses.generator(self.discriminator(fakes).float())
-        return loss, {"loss/generator": loss.detach()}
+        return self.penalty.add(loss, {"loss/generator": loss.detach()})
 
     def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
         """Nothing but samples."""
@@ -103,6 +105,7 @@ class VAE:
         self.modules = modules
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
         self.nll = LIKELIHOODS[config.likelihood]
+        self.penalty = GridPenalty(self.decoder, config.grid_penalty)
         self.beta, self.warmup = config.beta, config.warmup
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
@@ -118,12 +121,8 @@ class VAE:
         nll, kl = self.negative_elbo(batch.images)
         beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
         loss = nll + beta * kl
-        return loss, {
-            "loss/vae": loss.detach(),
-            "vae/nll": nll.detach(),
-            "vae/kl": kl.detach(),
-            "vae/elbo": -(nll + kl).detach(),
-        }
+        seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
+        return self.penalty.add(loss, {name: value.detach() for name, value in seen.items()})
 
     def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
         """Images beside their reconstructions from the posterior mean, in turn."""

@@ -58,7 +58,7 @@ def test_every_network_takes_every_shape(model, size, channels, latent, width):
 @pytest.mark.parametrize("model", MODELS)
 def test_initialisation_is_dcgans(model):
     torch.manual_seed(0)
-    for module in build_modules(ModelConfig(model, size=(32, 32), width=32)).values():
+    for module in build_modules(ModelConfig(model, (32, 32), 3, width=32)).values():
         for name, layer in module.named_modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 # 32 channels at least: the standard error of the deviation is at most 0.0025.

@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 
+from gen.analysis.phases import balance, phase_gains
 from gen.config import KERNEL_SIZES
-from models.upsample import UPSAMPLERS, Subpixel
+from models.blocks import initialize
+from models.decoder import Decoder
+from models.upsample import UPSAMPLERS, Blur, Subpixel
 
 GEOMETRIES = [  # kernel, stride, padding, output_padding, dilation, groups
     (4, 2, 1, 0, 1, 1),
@@ -120,3 +124,70 @@ def test_icnr_starts_as_nearest_enlargement():
     nearest = F.interpolate(small, scale_factor=2, mode="nearest")
     torch.testing.assert_close(enlarged, nearest)
     assert shuffle.upscale_factor == 2
+
+
+@pytest.mark.parametrize("kernel", KERNEL_SIZES["balanced"])
+def test_balanced_is_the_projection_and_keeps_constants(kernel):
+    torch.manual_seed(0)
+    layer = UPSAMPLERS["balanced"](3, 5, kernel, True)
+    initialize(layer)
+    original = layer.parametrizations.weight.original
+    assert original.std() < 0.03  # DCGAN's initialisation reached what is trained
+    torch.testing.assert_close(layer.weight, balance(original, 2, layer.padding))
+    gains = phase_gains(layer.weight, 2, layer.padding).flatten(0, 1)
+    torch.testing.assert_close(gains, gains[:1].expand_as(gains))
+    response = layer(torch.randn(1, 3, 1, 1).expand(2, 3, 9, 9))[..., 6:-6, 6:-6]
+    assert response.std((-2, -1)).max() < 1e-6 < response.abs().mean()
+
+
+def test_balanced_stays_balanced_while_it_trains_and_comes_off():
+    torch.manual_seed(0)
+    layer = UPSAMPLERS["balanced"](3, 4, 4, True)
+    optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+    maps, target = torch.randn(2, 3, 6, 6), torch.randn(2, 4, 12, 12)
+    before = layer.weight.detach().clone()
+    for _ in range(5):
+        optimizer.zero_grad()
+        F.mse_loss(layer(maps), target).backward()
+        optimizer.step()
+    assert (layer.weight - before).abs().max() > 0.1
+    expected = layer(maps)
+    parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer) is nn.ConvTranspose2d and list(layer.state_dict()) == ["bias", "weight"]
+    assert torch.equal(layer(maps), expected)
+    gains = phase_gains(layer.weight, 2, 1).flatten(0, 1)
+    torch.testing.assert_close(gains, gains[:1].expand_as(gains), atol=1e-5, rtol=0)
+
+
+def test_balanced_gradient_and_bf16_sums():
+    layer = UPSAMPLERS["balanced"](2, 2, 3, False).double()
+    maps = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (maps,))
+    project = layer.parametrizations.weight[0]
+    weight = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(project, (weight,))
+    with torch.autocast("cpu", torch.bfloat16):
+        gains = phase_gains(project(torch.randn(8, 4, 4, 4)), 2, 1).flatten(0, 1)
+    assert gains.dtype == torch.float32
+    torch.testing.assert_close(gains, gains[:1].expand_as(gains))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7)])
+def test_blur_removes_period_two_to_the_border_and_keeps_constants(size):
+    blur, rows = Blur(), torch.arange(size[0])[:, None]
+    columns = torch.arange(size[1])
+    for grid in ((-1.0) ** rows + 0 * columns, (-1.0) ** (rows + columns)):
+        found = blur((3 + grid)[None, None])
+        torch.testing.assert_close(found, torch.full_like(found, 3.0))
+    spike = torch.zeros(1, 1, 5, 5)
+    spike[..., 2, 2] = 16
+    assert blur(spike)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+
+
+def test_antialias_follows_every_enlargement():
+    network = Decoder(5, (32, 32), 3, 4, antialias=True)
+    assert sum(isinstance(module, Blur) for module in network.modules()) == 3
+    images = network.eval()(torch.randn(2, 5))
+    assert images.shape == (2, 3, 32, 32)
+    plain = Decoder(5, (32, 32), 3, 4)
+    assert len(list(plain.parameters())) == len(list(network.parameters()))
