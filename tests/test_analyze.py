@@ -1,6 +1,8 @@
 """analyze.py as its user meets it: exit codes, one line for what is wrong, never a traceback."""
 
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -334,3 +336,19 @@ def test_a_process_from_another_directory(checkered, tmp_path):
     assert result.returncode == 3
     assert "Period 2: detected" in result.stdout
     assert result.stderr.count("\n") == 1  # no progress bar where there is no terminal
+
+
+def test_an_interrupt_ends_in_one_line(clean, tmp_path):
+    """A pipe among the images holds the process where the signal is to meet it."""
+    os.mkfifo(tmp_path / "a.png")
+    process = subprocess.Popen(
+        [sys.executable, "analyze.py", "images", str(tmp_path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with (tmp_path / "a.png").open("wb"):  # opens when the process reads
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.communicate(timeout=30)[1].splitlines()[-1] == "Interrupted."
+    assert process.returncode == 130

@@ -1,0 +1,243 @@
+"""The report as a browser and a reader meet it: whole, self-contained, true to its numbers."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gen.analysis import figures
+from gen.analysis.checkerboard import measure
+from gen.analysis.lattice import lattice_lines
+from gen.analysis.page import CAPTIONS, GLOSSARY
+from gen.analysis.report import HEADINGS, check_folder, line_name, lines_table, write_report
+from gen.analysis.results import Measurement
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what a page holds; fails on tags that do not match."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.images, self.links, self.words = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        assert len(values) == len(attrs)
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        self.links += [values[name] for name in ("src", "href", "action") if name in values]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def images(count=24, size=(48, 56), channels=3, depth=0.05, seed=0):
+    """Low-passed noise with a grid of period 2, float grey levels (N, C, H, W)."""
+    generator = np.random.default_rng(seed)
+    spectrum = np.fft.rfft2(generator.standard_normal((count, channels, *size)))
+    radius = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1]))
+    pixels = np.fft.irfft2(spectrum / (0.02 + radius), s=size)
+    grid = np.where(np.indices(size).sum(0) % 2, 1, -1)
+    return (128 + pixels * (40 / pixels.std())) * (1 + depth * grid)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Measured against a clean reference, periods 2, 4 and 8; period 16 does not fit."""
+    return measure(images(), (2, 4, 8, 16), images(depth=0, seed=1), value_range=(0, 255))
+
+
+@pytest.fixture(scope="module")
+def written(compared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports") / "r"
+    thumbnails = images(5).round().clip(0, 255).astype(np.uint8)
+    write_report(compared, folder, thumbnails, "A <title> & more", "python analyze.py images a&b")
+    return folder
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(written):
+    text = (written / "index.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>") and page.tags[0] == "html"
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "http" not in text and "url(" not in text and "@import" not in text
+    assert 'name="viewport"' in text
+
+
+def test_every_picture_is_a_png_with_words_and_stands_beside_the_page(written):
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
+    shown = set()
+    for image in page.images:
+        assert image["alt"].strip()
+        data = base64.b64decode(image["src"].split(",", 1)[1])
+        Image.open(io.BytesIO(data)).verify()
+        shown.add(data)
+    assert shown == {path.read_bytes() for path in written.glob("*.png")}
+    names = {path.stem for path in written.glob("*.png")}
+    per_period = {f"{kind}-{p}" for kind in ("replica", "pattern", "place") for p in (2, 4, 8)}
+    spectra = {"spectrum", "spectrum-reference", "spectrum-radial"}
+    assert names == {"levels", *spectra, *per_period, *(f"image-{i}" for i in range(5))}
+
+
+def test_the_verdict_comes_first_and_numbers_agree(written, compared):
+    text = Page((written / "index.html").read_text(encoding="utf-8")).text
+    for number in compared.periods:
+        assert compared.verdict(number) in text
+    assert text.index(compared.verdict(2)) < text.index("How to read this")
+    assert "A <title> & more" in text and "images a&b" in text
+    assert all(term in text for term in GLOSSARY) and len(GLOSSARY) == 10
+    assert "Against the reference: period 2" in text
+    stored = Measurement.from_dict(json.loads((written / "measurement.json").read_text()))
+    assert stored == compared
+
+
+def test_the_table_holds_every_line(written, compared):
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
+    lines = sum(len(lattice_lines(p)) for p in (2, 4, 8))
+    assert page.tags.count("tr") == 2 + 4 * lines  # two heads; luma and three channels
+    assert page.tags.count("td") == 4 * lines * len(HEADINGS)
+    assert len(lines_table(compared).splitlines()) == 1 + 4 * lines
+
+
+def test_samples_are_the_pixels_themselves(written):
+    expected = images(5).round().clip(0, 255).astype(np.uint8)
+    shown = np.asarray(Image.open(written / "image-3.png").convert("RGB"))
+    np.testing.assert_array_equal(shown, expected[3].transpose(1, 2, 0))
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
+    sample = next(image for image in page.images if image["alt"] == "image 3")
+    assert sample["width"] == str(56)  # as large as it is: 56 is over half of a hundred
+
+
+@pytest.mark.parametrize(("side", "width"), [(8, 32), (32, 96), (300, 256)])
+def test_samples_are_enlarged_by_whole_numbers_and_large_ones_cut(tmp_path, compared, side, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), np.uint8)
+    write_report(Measurement.from_dict(compared.to_dict()), tmp_path / "r", pixels)
+    page = Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
+    assert [image["width"] for image in page.images if "width" in image] == [str(width)] * 2
+
+
+def test_a_measurement_from_json_gives_the_page_without_spectra(tmp_path, compared):
+    write_report(Measurement.from_dict(compared.to_dict()), tmp_path / "r")
+    assert [path.name for path in (tmp_path / "r").glob("*.png")] == ["levels.png"]
+    Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("shape", [(20, 1, 32, 32), (20, 3, 8, 8)])
+def test_undefined_measurements_say_why(tmp_path, shape):
+    write_report(measure(np.full(shape, 7, np.uint8)), tmp_path / "r")
+    text = Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8")).text
+    assert text.count("undefined: every image is constant") == 3
+    assert not list((tmp_path / "r").glob("*.png"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("reference", [False, True])
+def test_any_channels_and_one_flat_reference(tmp_path, channels, reference):
+    real = np.full((9, channels, 33, 31), 5.0) if reference else None
+    m = measure(images(9, (33, 31), channels), (3, 2), real, value_range=(0, 255))
+    write_report(m, tmp_path / "r")
+    Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
+    assert not (tmp_path / "r" / "spectrum-reference.png").exists()
+    assert (tmp_path / "r" / "pattern-3.png").exists()
+
+
+def test_only_our_own_folders_are_written_to(tmp_path, written, compared):
+    check_folder(tmp_path / "new")
+    check_folder(tmp_path)
+    check_folder(written)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other files; give a new or empty folder"):
+        write_report(compared, tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        check_folder(tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_new_report_takes_the_old_pictures_along(tmp_path, compared):
+    thumbnails = np.zeros((4, 1, 8, 8), np.uint8)
+    write_report(Measurement.from_dict(compared.to_dict()), tmp_path / "r", thumbnails)
+    (tmp_path / "r" / "mine.png").write_bytes(b"mine")
+    write_report(measure(np.full((9, 1, 32, 32), 7, np.uint8)), tmp_path / "r")
+    assert [path.name for path in (tmp_path / "r").glob("*.png")] == ["mine.png"]
+
+
+# What the pictures show
+
+
+def test_level_intervals_are_symmetric_in_power():
+    low, level, high = figures.level_interval(-40.0, -38.0)
+    assert level == -40 and high == -38
+    assert 10 ** (low / 10) + 10 ** (high / 10) == pytest.approx(2 * 10 ** (level / 10))
+    assert figures.level_interval(-40.0, -30.0)[0] is None
+    assert figures.level_interval(None, -30.0) == (None, None, -30.0)
+
+
+def test_the_amplification_uses_the_range_and_never_clips():
+    for peak in (0.01, 0.4, 3.0, 99.0, 120.0):
+        pattern = np.array([[[peak, -peak / 2]]])
+        factor = figures.amplification(pattern)
+        assert factor == 1 or 50 < factor * peak <= 100
+    assert figures.amplification(np.zeros((1, 2, 2))) == 1
+
+
+def test_the_pattern_shows_the_grid_that_was_laid(compared):
+    png, factor = figures.draw_pattern(compared, 2)
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int)
+    height, width = pixels.shape
+    # The picture's tiles around its center: darker where (row + column) is even.
+    middle = pixels[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
+    assert middle.max() - middle.min() > 60
+    assert factor == 8  # 6.4 grey levels: 16 times would leave the range
+
+
+def test_circles_stand_on_every_line_and_on_both_borders():
+    assert set(figures._copies(1, 1, 2)) == {(a, b) for a in (1, -1) for b in (1, -1)}
+    assert set(figures._copies(1, 0, 4)) == {(1, 1), (-1, -1)}
+    places = {(sy * a, sx * b) for a, b in lattice_lines(4) for sy, sx in figures._copies(a, b, 4)}
+    assert len(places) == 5 * 5 - 3 * 3  # all of the 5×5 lattice but those of period 2
+
+
+def test_the_clearest_line_is_the_one_with_the_grid(compared):
+    column = figures.clearest_line(compared, 2)
+    assert compared.lines[column].frequency == (0.5, 0.5)
+    assert line_name(compared.lines[column]) == "(1/2, 1/2)"
+    assert figures.clearest_line(compared, 16) is None
+
+
+def test_captions_name_what_the_pictures_need():
+    words = {"period": 2, "line": "(1/2, 0)", "db": "−40 dB", "p": "1", "factor": 4}
+    for alt, caption in CAPTIONS.values():
+        assert "{" not in alt.format(**words) + caption.format(**words)
+
+
+def test_checking_the_folder_loads_nothing_heavy():
+    """`analyze.py` does so before any work, and answers usage errors at once."""
+    heavy = "{'torch', 'matplotlib', 'numpy'}"
+    code = f"import sys, gen.analysis.report; print({heavy} & set(sys.modules))"
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.stdout.strip() == "set()"
