@@ -38,8 +38,6 @@ from gen.analysis.lattice import (
 )
 from gen.analysis.spectrum import Spectrum, hann
 
-# Per image float32, whose error stands 100 dB below an 8-bit image's own rounding; sums float64.
-WORK = torch.float32
 MID_GREY = 127.5
 # A hundredth of a grey level of white noise keeps the weight of a smooth image finite.
 NOISE_FLOOR = 1e-2
@@ -98,13 +96,12 @@ class CropSums:
     def _prepare(self) -> None:
         height, width = self.size
         self.window = hann(height, width)
-        self.work_window = self.window.to(WORK)
         transform = torch.fft.rfft2(self.window).real
         transform[transform.abs() < 1e-9 * transform[0, 0]] = 0
-        self.transform = transform.to(WORK)
-        self.window_power = torch.fft.irfft2(transform**2, s=self.size).to(WORK)
+        self.transform = transform
+        self.window_power = torch.fft.irfft2(transform**2, s=self.size)
         self.basis, self.inverse, self.seen = whitening_basis(self.periods, self.size)
-        self.masks = [torch.from_numpy(baseband(p, self.size)).to(WORK) for p in self.periods]
+        self.masks = [torch.from_numpy(baseband(p, self.size)) for p in self.periods]
         self.repeat = math.lcm(*self.periods)
         self.fourier = self._lattice_fourier()
         rows, columns = torch.from_numpy(self.bins % self.size).T
@@ -124,7 +121,7 @@ class CropSums:
         """Complex DFT of (N, C, H, W) at all lines: fold the rows, then a small matrix."""
         n, c, height, width = image.shape
         folded = image.view(n, c, height // self.repeat, self.repeat * width).sum(2)
-        re, im = (folded.double() @ self.fourier).chunk(2, dim=-1)
+        re, im = (folded @ self.fourier).chunk(2, dim=-1)
         return torch.complex(re, im)
 
     def add(self, images: Tensor) -> Tensor:
@@ -132,38 +129,37 @@ class CropSums:
 
         A channel of an image that is flat carries no signal and is left out.
         """
-        images = images[..., : self.size[0], : self.size[1]].to(WORK)
-        mean = total(images * self.work_window) / self.window.sum()
-        images = images - mean.to(WORK)[..., None, None]
+        images = images[..., : self.size[0], : self.size[1]].double()
+        mean = total(images * self.window) / self.window.sum()
+        images = images - mean[..., None, None]
         pixels = self.size[0] * self.size[1]
         variance = total(images.square()) / pixels - (total(images) / pixels) ** 2
         counted = (variance > NOISE_FLOOR**2).double()
-        images = images * counted.to(WORK)[..., None, None]
-        centered = self.work_window * images
+        images = images * counted[..., None, None]
+        centered = self.window * images
         spectrum = torch.fft.rfft2(centered)
         power = spectrum.real.square() + spectrum.imag.square()
-        exact = power.double()
-        self.spectrum.add_power(exact, counted)
+        self.spectrum.add_power(power, counted)
         weights, level = self.whiten(power)
         self._sum("variance", (variance * counted).sum(0))
-        self._add_line(centered, spectrum, exact, counted * torch.exp(-TEMPER * level))
-        self._sum("excess", second_moments(exact.flatten(2)[..., self.stencils]))
+        self._add_line(centered, spectrum, power, counted * torch.exp(-TEMPER * level))
+        self._sum("excess", second_moments(power.flatten(2)[..., self.stencils]))
         self._add_trace(images, counted)
         # The window-weighted mean returns as a multiple of W, relative to mid-grey: then A is the
         # grid at mid-grey, well conditioned, and g is what it was.
-        offset = ((mean - MID_GREY) * counted).to(WORK)[..., None, None]
+        offset = ((mean - MID_GREY) * counted)[..., None, None]
         spectrum[..., :2, :2] += offset * self.transform[:2, :2]
         spectrum[..., -1:, :2] += offset * self.transform[-1:, :2]
-        return self._add_gain(spectrum, weights * counted.to(WORK)[..., None, None])
+        return self._add_gain(spectrum, weights * counted[..., None, None])
 
     def whiten(self, power: Tensor) -> tuple[Tensor, Tensor]:
         """Weights 1/v (N, C, H, W//2+1) of each image, and its mean log noise power (N, C)."""
         floor = NOISE_FLOOR**2 * float(self.window.square().sum())
-        logs = (power + floor).log().flatten(2).double()
+        logs = (power + floor).log().flatten(2)
         fitted = (logs @ self.inverse.T) @ self.basis.T
         level = logs @ self.seen
         fitted += (TEMPER - 1) * level[..., None]
-        return torch.exp(-fitted.to(WORK)).view(power.shape), level
+        return torch.exp(-fitted).view(power.shape), level
 
     def _add_gain(self, spectrum: Tensor, weights: Tensor) -> Tensor:
         def back(half: Tensor) -> Tensor:
@@ -172,13 +168,13 @@ class CropSums:
         power = spectrum.real.square() + spectrum.imag.square()
         whitened, spread = back(spectrum * weights), back(weights)
         shared = {
-            "b2": whitened * self.work_window,
+            "b2": whitened * self.window,
             "m12": spread * back(spectrum * self.transform),
             "m22": spread * self.window_power,
         }
         lattice = {name: self.on_lattice(value) for name, value in shared.items()}
         for name, value in shared.items():
-            self._sum(name, value.sum(0, dtype=torch.float64))
+            self._sum(name, value.sum(0))
         gains, first = [], 0
         for period, mask in zip(self.periods, self.masks, strict=True):
             own = slice(first, first := first + len(self.lines[period]))
@@ -188,7 +184,7 @@ class CropSums:
                 "m11": spread * back(power * mask),
             }
             for name, value in products.items():
-                self._sum(f"{name}/{period}", value.sum(0, dtype=torch.float64))
+                self._sum(f"{name}/{period}", value.sum(0))
                 terms[name] = self.on_lattice(value)[..., own]
             self._sum(f"gain/{period}", second_moments(gain_terms(terms)))
             gains.append(single_gain({name: value[:, 0] for name, value in terms.items()}))
@@ -198,7 +194,7 @@ class CropSums:
         """Weighted mean image, its noise Σu²|X|², second moments of (u·Re z, u·Im z, u)."""
         self._sum("noise", weighted_sum(weight**2, power))
         self._sum("weight", weight.sum(0))
-        self._sum("mean", weighted_sum(weight, centered.double()))
+        self._sum("mean", weighted_sum(weight, centered))
         z = spectrum.flatten(2)[..., self.flat_bins].to(torch.complex128) / self.window.sum()
         u = weight[..., None]
         self._sum("line", second_moments(torch.stack([u * z.real, u * z.imag, u + 0 * z.real], -1)))
@@ -211,12 +207,12 @@ class CropSums:
         dxy = torch.zeros_like(images)
         torch.sub(dx[..., 1:, :], dx[..., :-1, :], out=dxy[..., :-1, :])
         for name, values in zip(TRACES, (dx, dy, dxy), strict=True):
-            windowed = values.abs_().mul_(self.work_window)
+            windowed = values.abs_().mul_(self.window)
             amount = total(windowed)
             share = torch.where(amount > 1e-6, counted / amount.clamp(min=1e-6), 0.0)
             depth = self.on_lattice(windowed) * share[..., None]
             one = ((share > 0) + 0.0)[..., None].expand(depth.shape)
-            self._sum(f"trace/{name}", weighted_sum(share, windowed.double()))
+            self._sum(f"trace/{name}", weighted_sum(share, windowed))
             self._sum(
                 f"depth/{name}", second_moments(torch.stack([depth.real, depth.imag, one], -1))
             )
@@ -255,7 +251,7 @@ def excess_bins(center: np.ndarray, size: Bin) -> np.ndarray:
 
 def total(images: Tensor) -> Tensor:
     """Sum over pixels in float64: (N, C, H, W) → (N, C)."""
-    return images.flatten(2).sum(-1, dtype=torch.float64)
+    return images.flatten(2).sum(-1)
 
 
 def weighted_sum(weight: Tensor, values: Tensor) -> Tensor:

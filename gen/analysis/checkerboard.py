@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.accumulate import WORK, CropSums, total
+from gen.analysis.accumulate import CropSums, total
 from gen.analysis.conclude import conclude
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
@@ -106,7 +106,7 @@ class Meter:
 
     def _grey_levels(self, chunk: Tensor) -> Tensor:
         low, high = self.value_range or (0, 255)
-        scaled = chunk.to(WORK)
+        scaled = chunk.double()
         if (low, high) != (0, 255):
             scaled = (scaled - low) * (255 / (high - low))
         if chunk.dtype != torch.uint8:

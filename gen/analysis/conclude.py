@@ -52,8 +52,8 @@ class Table:
 
 def conclude(meter: Meter, reference: Meter | None) -> Measurement:
     """Build the measurement of a meter, with its reference's and their difference where given."""
-    tables = _tables(meter)
     why = _undefined(meter)
+    tables = [] if why else _tables(meter)
     periods = {p: Period(undefined=why or _too_small(p, meter)) for p in meter.periods}
     lines: dict[int, list[LatticeLine]] = {p: [] for p in meter.periods}
     if not why:
@@ -152,42 +152,45 @@ def _noise(a: Amplitude) -> Values:
 
 def _limit(a: Amplitude, tests: int) -> Values:
     """|θ|² (C, L) that both tests of an amplitude find with 90 % power after Bonferroni."""
-    limit = detectable(a.variance, a.c, a.df, tests, SIGNIFICANT)
+    limit = detectable(a.variance, a.c, a.test_df, tests, SIGNIFICANT)
     around = detectable(a.around, a.c, np.maximum(a.around_df, 1e-3), tests, SIGNIFICANT)
     return np.maximum(limit, np.where(a.around_df > 0, around, 0))
 
 
 def _period(table: Table, period: int) -> Period:
-    """Level, limit and verdict of one exact period."""
+    """Level, limit and verdict of one exact period.
+
+    Once lines are detected, they alone make up the level: the noise of the others, mostly that of
+    the axes, would hide it. Without a detection all lines are summed.
+    """
     e = table.estimates
     lines = [i for i, line in enumerate(e.lines) if line[0] == period]
-    # Energy is averaged over channels; luma is a signed sum of them and stays out.
-    rows = table.channels if len(e.counted) == 1 else [i for i in table.channels if i > 0]
-    pick = np.ix_(rows, lines)
-    scale = {"replica": np.ones(len(rows)), "line": 1 / e.ac_power[rows]}
-    energy, found, spread, limits = {}, 0.0, 0.0, []
-    for name, a in (("replica", e.replica), ("line", e.line)):
-        c, share = a.c[lines], scale[name][:, None]
-        noise, power = _noise(a)[pick], a.power[pick]
-        excess = share * c * (power - noise)
-        energy[name] = float(excess.sum(1).mean())
-        significant = table.adjusted[name].min(0)[lines] < SIGNIFICANT
-        found += float(excess[:, significant].sum(1).mean())
-        theta = np.maximum(power - noise, 0)
-        variance = (share * c) ** 2 * (2 * noise**2 + 4 * theta * noise) / c
-        spread += float(np.sqrt(variance.sum(1)).mean()) ** 2
-        limits.append((share * c * table.limits[name][pick]).mean(0))
-    level = energy["replica"] + energy["line"]
-    if level <= 0:  # the noise of other lines outweighs those that were found: let these speak
-        level = found
     own = {name: float(p[:, lines].min()) for name, p in table.adjusted.items()}
     p_value = min(own["replica"], own["line"])
+    detected = p_value < SIGNIFICANT
+    # Energy is averaged over channels; luma is a signed sum of them and stays out.
+    rows = table.channels if len(e.counted) == 1 else [i for i in table.channels if i > 0]
+    energy, spread, limits = {}, 0.0, []
+    for name, a, share in (
+        ("replica", e.replica, np.ones(len(rows))),
+        ("line", e.line, 1 / e.ac_power[rows]),
+    ):
+        spoken = (table.adjusted[name].min(0)[lines] < SIGNIFICANT) | (not detected)
+        factor = share[:, None] * a.c[lines] * spoken
+        noise, power = (v[np.ix_(rows, lines)] for v in (_noise(a), a.power))
+        energy[name] = float((factor * (power - noise)).sum(1).mean())
+        theta = np.maximum(power - noise, 0)
+        variance = factor**2 * (2 * noise**2 + 4 * theta * noise) / a.c[lines]
+        spread += float(np.sqrt(variance.sum(1)).mean()) ** 2
+        limit = table.limits[name][np.ix_(rows, lines)]
+        limits.append((share[:, None] * a.c[lines] * limit).mean(0))
+    level = energy["replica"] + energy["line"]
     first = table.channels[0]
     return Period(
         level_dbc=decibels(level),
         level_upper_dbc=decibels(max(level, 0) + 1.645 * math.sqrt(spread)),
         p_value=p_value,
-        detected=p_value < SIGNIFICANT,
+        detected=detected,
         detection_limit_dbc=decibels(float(np.max(limits))),
         replica_dbc=decibels(energy["replica"]),
         line_dbc=decibels(energy["line"]),
@@ -276,7 +279,8 @@ def _rounding_floor(tables: list[Table]) -> float | None:
     if not tables:
         return None
     e = tables[0].estimates
-    return decibels(e.white / 12 / e.counted[0] / e.ac_power[0])
+    effective = e.line.df[0, 0] / e.line.c[0] + 1
+    return decibels(e.white / 12 / effective / e.ac_power[0])
 
 
 def _difference(
@@ -329,7 +333,7 @@ def _difference(
 def _two_sample(a: Amplitude, b: Amplitude) -> Values:
     """p of a difference of two amplitudes of luma, the larger of both tests."""
     power = np.abs(a.value[0] - b.value[0]) ** 2
-    df = welch_df(a.variance[0], a.df[0], b.variance[0], b.df[0])
+    df = welch_df(a.variance[0], a.test_df[0], b.variance[0], b.test_df[0])
     sandwich = f_test(power, a.variance[0] + b.variance[0], a.c, df)
     around = f_test(power, a.around[0] + b.around[0], a.c, np.maximum(a.around_df, 1e-3))
     return np.where(a.around_df > 0, np.maximum(sandwich, around), sandwich)

@@ -23,7 +23,7 @@ from gen.analysis.statistics import f_test
 Values = NDArray[np.float64]
 # Hann-windowed neighbors are correlated: so many bins carry one independent value.
 BINS_PER_VALUE = {"interior": 2.25, "axis": 1.5}
-FLOOR = 1e-300
+FLOOR = 1e-100
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Amplitude:
     value: NDArray[np.complex128]
     covariance: Values
     df: Values
+    test_df: Values
     around: Values
     around_df: Values
     c: Values
@@ -54,7 +55,7 @@ class Amplitude:
     @property
     def p_value(self) -> Values:
         """The larger p of the sandwich test and the neighbor test (only the first without any)."""
-        sandwich = f_test(self.power, self.variance, self.c, self.df)
+        sandwich = f_test(self.power, self.variance, self.c, self.test_df)
         neighbors = f_test(self.power, self.around, self.c, np.maximum(self.around_df, 1e-3))
         return np.where(self.around_df > 0, np.maximum(sandwich, neighbors), sandwich)
 
@@ -170,7 +171,9 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
     covariance = covariance * (effective / np.maximum(effective - 1, 1e-3))[..., None, None]
     c = np.array([degrees(a, period) for a in crop.lines[period]])
     df = c * np.maximum(effective - 1, 1e-3)
-    return g, covariance, df, around, around_df
+    counted = crop.spectrum.sums["count"].numpy()[:, None]
+    test_df = c * np.maximum(counted - 2, 1)
+    return g, covariance, df, test_df, around, around_df
 
 
 def _real_form(m11: Values, m12: NDArray, m22: Values) -> Values:
@@ -234,7 +237,10 @@ def _coherent(
     inflate = effective / np.maximum(effective - 1, 1e-3) / total[:, None] ** 2
     c = _degrees(crop)
     df = c * np.maximum(effective - 1, 1e-3)
-    return Amplitude(value, meat * inflate[..., None, None], df, around, around_df, c)
+    counted = crop.spectrum.sums["count"].numpy()[:, None]
+    test_df = c * np.maximum(counted - 1, 1)
+    covariance = meat * inflate[..., None, None]
+    return Amplitude(value, covariance, df, test_df, around, around_df, c)
 
 
 def _line(crop: CropSums) -> Amplitude:

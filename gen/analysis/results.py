@@ -205,9 +205,9 @@ class Measurement:
             )
         values = dict(plain)
         del values["schema"]
-        if values["reference"] is not None:
-            values["reference"] = cls.from_dict(values["reference"])
         try:
+            if values["reference"] is not None:
+                values["reference"] = cls.from_dict(values["reference"])
             return _build(cls, values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a measurement of schema {SCHEMA}: {error}") from None

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
 POWER = 0.9
+FLOOR = 1e-100
+LARGE = 1e3  # beyond this noncentral χ² is normal to 0.1 %
 
 
 def f_test(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike) -> Values:
@@ -52,13 +54,25 @@ def _large(ratio: Values, c: Values, df: Values, probability: float) -> Values:
 
 
 def interval(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike) -> list[Values]:
-    """Bound |θ| at 95 % by inverting the noncentral distribution of |θ̂|²: [low, high]."""
-    power, variance = np.asarray(power, float), np.maximum(variance, 1e-300)
-    ratio = np.minimum(power / variance, 1e12)
-    return [
-        np.sqrt(noncentrality(ratio, c, df, probability) * variance / c)
-        for probability in (0.975, 0.025)
-    ]
+    """Bound |θ| at 95 % by inverting the noncentral χ²_c of c·|θ̂|²/V: [low, high].
+
+    That the variance itself is an estimate widens it by the ratio of the quantiles of t and normal.
+    """
+    from scipy.special import chndtrinc, stdtrit
+
+    power, variance, c, df = np.broadcast_arrays(
+        *(np.asarray(v, float) for v in (power, variance, c, df))
+    )
+    wide = np.maximum(variance * (stdtrit(df, 0.975) / 1.959964) ** 2, FLOOR)
+    reach = c * power / wide
+    near = np.minimum(reach, LARGE)
+    bounds = []
+    for probability, sign in ((0.975, -1), (0.025, 1)):
+        exact = np.nan_to_num(chndtrinc(near, c, probability))
+        exact = np.sqrt(np.where(exact < FLOOR, 0, exact))
+        normal = np.sqrt(reach) + sign * 1.959964
+        bounds.append(np.where(reach < LARGE, exact, normal) * np.sqrt(wide / c))
+    return bounds
 
 
 def detectable(
