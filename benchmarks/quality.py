@@ -133,7 +133,7 @@ def main() -> None:
     if not (given.data_root / "MNIST").is_dir():
         sys.exit(f"{given.data_root}: holds no MNIST folder; name its parent with --data-root")
 
-    network = train_classifier(given.data_root, epochs=3)
+    network = train_classifier(given.data_root, epochs=2)
     figures = {"classifier_accuracy": accuracy(network, given.data_root)}
     print(f"classifier: {figures['classifier_accuracy']:.2%} of test digits right", flush=True)
 

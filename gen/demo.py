@@ -47,10 +47,16 @@ def main() -> None:
         run = max((ROOT / given.outdir).glob(f"*-{model}-shapes"))
         runs[model] = run.relative_to(ROOT) if run.is_relative_to(ROOT) else run
         shell("sample.py", str(runs[model]), "--grid", str(runs[model] / "grid.png"))
-
-    print(f"\nDone in {time.perf_counter() - clock:.0f} s. Pictures:")
+    trained = time.perf_counter() - clock
     for run in runs.values():
-        print(f"  {run / 'grid.png'}")
+        shell("analyze.py", "images", str(run), "--report", str(run / "report"))
+
+    print(
+        f"\nTrained in {trained:.0f} s, measured in {time.perf_counter() - clock - trained:.0f} s."
+    )
+    print("Pictures and reports:")
+    for run in runs.values():
+        print(f"  {run / 'grid.png'}  {run / 'report' / 'index.html'}")
     print(
         "Try next:\n"
         f"  python sample.py {runs['dcgan']} --seeds 0-999 --outdir samples/\n"

@@ -48,9 +48,10 @@ class Command(click.Command):
         """One block per group, in order of appearance; runnable examples at the end."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record:
-                groups.setdefault(getattr(param, "group", "Other"), []).append(record)
+            if isinstance(param, click.Option):  # arguments stand in the usage line
+                group = getattr(param, "group", "Other")
+                groups.setdefault(group, []).append(param.get_help_record(ctx))
+        groups["Other"] = groups.pop("Other")  # --debug and --help come last
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)

@@ -27,7 +27,9 @@ def test_mismatched_pair_is_one_line_with_the_mend(tmp_path):
     result = preflight(tmp_path)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "torchvision::nms does not exist" in result.stderr and "make clean setup" in result.stderr
+    assert (
+        "torchvision::nms does not exist" in result.stderr and "make clean setup" in result.stderr
+    )
     assert "torch 2." in result.stderr
 
 
