@@ -65,7 +65,7 @@ def measure_path(
     selection = selection or Selection()
     kept: list[np.ndarray] = []
     stream = open_images(path, selection, num)
-    images: Any = _watched(stream, path.name, kept)
+    images: Any = _watched(stream, path.resolve().name, kept)
     few = stream.count < FEW
     if few:  # an array, not a stream, is what `measure` cuts into tiles
         images = np.concatenate([np.empty((0, *stream.shape), np.uint8), *images])

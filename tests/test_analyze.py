@@ -32,7 +32,7 @@ def smooth(count: int, size: int = 32, channels: int = 3) -> np.ndarray:
     """Images without any lattice: low-passed noise around mid-gray, float (N, H, W, C)."""
     spectrum = np.fft.rfft2(RNG.standard_normal((count, channels, size, size)))
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
-    images = np.fft.irfft2(spectrum / (0.02 + np.hypot(fy, fx)), s=(size, size))
+    images = np.fft.irfft2(spectrum / (0.02 + np.hypot(fy, fx)) ** 1.5, s=(size, size))
     return 128 + images.transpose(0, 2, 3, 1) * (40 / images.std())
 
 
@@ -195,11 +195,11 @@ def test_published_sheets(sheet, tile, detected):
 
 def test_calibration_of_own_images(tmp_path):
     path = save_all(tmp_path / "set", smooth(60))
-    arguments = ["calibrate", str(path), "--sets", "3", "--size", "32", "--images", "24"]
+    arguments = ["calibrate", str(path), "--sets", "3", "--size", "24", "--images", "16"]
     result = CliRunner().invoke(analyze.main, arguments)
     assert result.exit_code == 0, result.output
     rows = result.stdout.splitlines()
-    assert rows[0] == "Luma crops of 32×32 from 60 images; 3 sets of 24"
+    assert rows[0] == "Luma crops of 24×24 from 60 images; 3 sets of 16"
     first = next(row for row in rows if row.startswith("  checkerboard  multiplicative   0.01"))
     assert abs(float(first.split()[3])) < 3 and float(first.split()[6]) > 0.9  # bias, AUC
     result = CliRunner().invoke(analyze.main, [*arguments, "--size", "20"])

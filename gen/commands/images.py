@@ -88,7 +88,8 @@ def measure_images(
         write_json(measurement, json_file)
     if report:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-        page = write_report(measurement, report, samples, f"Checkerboards in {path.name}", command)
+        title = f"Checkerboards in {path.resolve().name}"
+        page = write_report(measurement, report, samples, title, command)
         click.echo(f"Report: {page}", err=True)
     if fail_above is not None and (above := periods_above(measurement, fail_above)):
         click.echo(f"Above {fail_above:g} dBc: {', '.join(above)}", err=True)
