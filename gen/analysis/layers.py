@@ -148,6 +148,13 @@ def steady_state(network: nn.Module, layer: Layer, mu: Tensor, inputs: Tensor) -
     return torch.cat(lines)
 
 
+def local_means(maps: Tensor) -> Tensor:
+    """Means over 3×3 pixels of maps (B, C, H, W), as vectors (n, C) on the CPU."""
+    maps = maps.detach().float()
+    smooth = F.avg_pool2d(maps, 3, 1) if min(maps.shape[2:]) > 2 else maps
+    return smooth.flatten(2).permute(0, 2, 1).flatten(0, 1).cpu()
+
+
 class _Collector:
     """Sums over passes at one map: a meter on some channels, in the scale of the first batch."""
 
@@ -177,8 +184,7 @@ class _Station:
     def see(self, call: Call) -> None:
         maps = call.arguments["input"]
         if call.number == self.layer.enters:
-            smooth = F.avg_pool2d(maps.float(), 3, 1) if min(maps.shape[2:]) > 2 else maps.float()
-            every = smooth.detach().flatten(2).permute(0, 2, 1).flatten(0, 1).cpu()
+            every = local_means(maps)
             chosen = torch.randint(len(every), (64,), generator=self.random)
             self.means.append(every[chosen])
         if self.following is not None and call.number == self.following.enters:

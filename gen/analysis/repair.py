@@ -1,0 +1,198 @@
+"""Repair a trained network: balance its last enlarging layer as little as the target asks for.
+
+W' = W − (G_r − Ḡ) Π / n_r with Π the projector on the ρ strongest directions of local means that
+the layer receives: the smallest ρ that meets the target changes the images least. Only the last
+layer is touched: projecting inner ones makes grids worse, as the rest has learned to undo them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gen.analysis.blame import candidates, images_with
+from gen.analysis.checkerboard import Meter
+from gen.analysis.layers import BATCH, local_means
+from gen.analysis.results import Measurement
+from gen.analysis.watch import Call, Layer, Watch, run
+
+DEFAULT_GAIN = 10.0  # dB below the present level, where no target is given
+WORTH = 1.0  # dB: less than this is no improvement, more than this at another period is harm
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What repairing the last enlarging layer does, measured on latents not used to choose it.
+
+    Attributes:
+        layer: The layer.
+        parameter: Name of its weight in the network's state.
+        weight: The new weight.
+        rank: Number ρ of input directions that were balanced.
+        target_dbc: Level at the layer's period that was asked for.
+        before: Measurement as it was.
+        after: Measurement with the new weight.
+        psnr_db: Peak signal-to-noise ratio of the images after, against those before.
+        refused: Why the network is better left alone, or None.
+    """
+
+    layer: Layer
+    parameter: str
+    weight: Tensor
+    rank: int
+    target_dbc: float
+    before: Measurement
+    after: Measurement
+    psnr_db: float
+    refused: str | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the held-out images meet the target."""
+        return level(self.after, self.layer.period) <= self.target_dbc
+
+    @torch.no_grad()
+    def apply(self, network: nn.Module) -> None:
+        """Write the new weight into the network.
+
+        Raises:
+            ValueError: The repair was refused.
+        """
+        if self.refused:
+            raise ValueError(f"not repaired: {self.refused}")
+        network.get_parameter(self.parameter).copy_(self.weight)
+
+    def __str__(self) -> str:
+        rows = [f"{'period':>6}{'before dBc':>12}{'after dBc':>12}"]
+        for period in self.before.periods:
+            cells = (_cell(m, period) for m in (self.before, self.after))
+            rows.append(f"{period:>6}" + "".join(f"{cell:>12}" for cell in cells))
+        rows.append(
+            f"{self.layer.name}: {self.rank} of {self.layer.gains.shape[-1]} input directions "
+            f"balanced, PSNR {self.psnr_db:.1f} dB"
+        )
+        if self.refused:
+            rows.append(f"Refused: {self.refused}.")
+        elif not self.reached:
+            rows.append(f"The target of {self.target_dbc:.1f} dBc is out of reach this way.")
+        return "\n".join(rows)
+
+
+def level(measurement: Measurement, period: int) -> float:
+    """Level in dBc; its upper limit where nothing stands above the noise; −∞ where undefined."""
+    found = measurement.periods[period]
+    if found.undefined:
+        return -math.inf
+    return found.level_upper_dbc if found.level_dbc is None else found.level_dbc
+
+
+def _cell(measurement: Measurement, period: int) -> str:
+    found = measurement.periods[period]
+    if found.undefined:
+        return "undefined"
+    return f"{'' if found.detected else '≤ '}{level(measurement, period):.1f}"
+
+
+def _parameter_of(network: nn.Module, layer: Layer) -> str:
+    for name, parameter in network.named_parameters():
+        if (
+            parameter.data_ptr() == layer.weight.data_ptr()
+            and parameter.shape == layer.weight.shape
+        ):
+            return name
+    raise ValueError(
+        f"{layer.name}: its weight is computed, not a parameter (a balanced, normalized or "
+        "modulated layer); such a network is mended by training, not by repair"
+    )
+
+
+def repair(
+    network: nn.Module,
+    inputs: Tensor,
+    target_dbc: float | None = None,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+) -> Repair:
+    """Find the smallest change of the last enlarging layer that meets a target; change nothing.
+
+    Args:
+        network: Takes one batch of latents or maps and returns images (N, C, H, W).
+        inputs: At least 64; the first half chooses the rank, the second half judges.
+        target_dbc: Level at the layer's period; default: 10 dB below the present one.
+        value_range: Values of black and white in the images.
+
+    Raises:
+        ValueError: Too few inputs, no layer to balance, or one whose weight is no parameter.
+    """
+    if len(inputs) < 64:
+        raise ValueError(f"repair has {len(inputs)} inputs; it takes at least 64")
+    layers, notes = candidates(network, inputs)
+    if not layers:
+        raise ValueError(f"no enlarging layer to balance ({'; '.join(notes) or 'resize only'})")
+    layer = layers[-1]
+    parameter = _parameter_of(network, layer)
+    chosen, judged = inputs.chunk(2)
+    periods = sorted({2, 4, 8} | {known.period for known in layers})
+
+    def measured(part: Tensor, weight: Tensor | None) -> tuple[Measurement, Tensor]:
+        weights = {} if weight is None else {layer.enters: weight}
+        images = images_with(network, part, weights).float().cpu()
+        meter = Meter(periods, value_range)
+        meter.update(images)
+        return meter.compute(), images
+
+    present = level(measured(chosen, None)[0], layer.period)
+    target = present - DEFAULT_GAIN if target_dbc is None else target_dbc
+    directions = strongest_directions(network, layer, chosen)
+    trials = []
+    for rank in _ranks(directions.shape[1]):
+        top = directions[:, :rank]
+        weight = layer.balanced(top @ top.T)
+        trials.append((level(measured(chosen, weight)[0], layer.period), rank, weight))
+        if trials[-1][0] <= target:
+            break
+    _, rank, weight = trials[-1] if trials[-1][0] <= target else min(trials, key=lambda t: t[0])
+
+    (before, plain), (after, mended) = measured(judged, None), measured(judged, weight)
+    error = float((mended - plain).double().square().mean())
+    psnr = 10 * math.log10((value_range[1] - value_range[0]) ** 2 / max(error, 1e-20))
+    refused = _refusal(before, after, layer.period)
+    return Repair(layer, parameter, weight, rank, target, before, after, psnr, refused)
+
+
+def _ranks(channels: int) -> list[int]:
+    return [*(2**i for i in range(channels.bit_length()) if 2**i < channels), channels]
+
+
+def _refusal(before: Measurement, after: Measurement, period: int) -> str | None:
+    if not before.periods[period].detected:
+        limit = before.periods[period].detection_limit_dbc
+        return f"period {period} was not detected (below {limit:.1f} dBc): nothing to repair"
+    bounds = [m.periods[period].level_upper_dbc for m in (before, after)]
+    if bounds[1] > bounds[0] - WORTH:
+        return (
+            f"period {period} would not get better: at most {bounds[0]:.1f} dBc before, "
+            f"{bounds[1]:.1f} dBc after"
+        )
+    for other in before.periods:
+        harm = level(after, other) - level(before, other)
+        if other != period and after.periods[other].detected and harm > WORTH:
+            return f"period {other} would get worse by {harm:.1f} dB"
+    return None
+
+
+def strongest_directions(network: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
+    """Eigenvectors (C_in, C_in) of R = E[m mᵀ] at a layer's input, strongest first."""
+    moment = torch.zeros(())
+
+    def see(call: Call) -> None:
+        nonlocal moment
+        if call.number == layer.enters:
+            means = local_means(call.arguments["input"]).double()
+            moment = moment + means.T @ means
+
+    for batch in inputs.split(BATCH):
+        run(network, batch, Watch(see))
+    return torch.linalg.eigh(moment)[1].flip(-1).to(layer.weight)
