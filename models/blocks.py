@@ -13,7 +13,7 @@ from .upsample import Subpixel
 def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
     """Map sizes from the coarsest to (H, W), each step at most doubling both axes.
 
-    Halves, rounding up, until the shorter side is below 8: 64 → 4 8 16 32 64, 28 → 7 14 28,
+    Halves, rounding up, until the shorter side is 6 or less: 64 → 4 8 16 32 64, 28 → 4 7 14 28,
     (34, 45) → (5, 6) (9, 12) (17, 23) (34, 45). An odd size is its doubled predecessor less one
     row or column, so an upsampling network that doubles exactly reaches any size by cropping.
 
@@ -23,7 +23,7 @@ def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
     if min(size) < 8:
         raise ValueError(f"size is {size[0]}x{size[1]}; both sides must be at least 8 pixels")
     sizes = [size]
-    while min(sizes[0]) >= 8:
+    while min(sizes[0]) > 6:
         sizes.insert(0, (math.ceil(sizes[0][0] / 2), math.ceil(sizes[0][1] / 2)))
     return sizes
 
