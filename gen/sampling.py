@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.device import pick_device
 from gen.images import to_uint8
-from gen.training.checkpoint import CheckpointError, load_checkpoint
+from gen.training.checkpoint import (
+    CheckpointError,
+    check_content,
+    find_checkpoint,
+    read_file,
+    state_dict_in,
+)
 from models.build import build_modules
+from models.dcgan import ExampleGenerator
 from models.decoder import Decoder
+
+Generator = Decoder | ExampleGenerator
 
 # Matrix products round differently for different batch sizes. Every forward pass therefore has
 # this one shape (the last is padded), which makes images bitwise independent of --batch-size.
@@ -28,18 +38,28 @@ def decoder_of(modules: Mapping[str, nn.Module]) -> Decoder:
     return next(module for module in modules.values() if isinstance(module, Decoder))
 
 
-def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Decoder:
+def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
     """The decoder of a run directory or checkpoint, in eval mode; no other flags are needed.
 
     Args:
-        path: a run directory (its newest checkpoint is taken) or a checkpoint file.
+        path: a run directory (its newest checkpoint is taken) or a checkpoint file; also a DCGAN
+            generator's state dict in the layout of PyTorch's example.
         ema: take the moving average of the weights instead of the last ones.
         device: as in `gen.device.pick_device`.
 
     Raises:
         CheckpointError: missing, damaged or foreign.
     """
-    content = load_checkpoint(path)
+    path = find_checkpoint(path)
+    content = read_file(path)
+    weights = state_dict_in(content)
+    example = ExampleGenerator.from_weights(weights) if weights else None
+    decoder = example or _decoder_in(path, content, ema)
+    return decoder.eval().requires_grad_(False).to(pick_device(device))
+
+
+def _decoder_in(path: Path, content: Any, ema: bool) -> Decoder:
+    content = check_content(path, content)
     modules = build_modules(content["config"].model)
     try:
         for name, module in modules.items():
@@ -49,7 +69,7 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Decoder
             averaged.load_state_dict(content["ema"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: weights do not fit the stored configuration") from error
-    return decoder_of(modules).eval().requires_grad_(False).to(pick_device(device))
+    return decoder_of(modules)
 
 
 def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
@@ -60,7 +80,7 @@ def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
 
 
 @torch.inference_mode()
-def decode_latents(decoder: Decoder, latents: Tensor) -> Tensor:
+def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
     """Latents (B, Z) → uint8 images (B, C, H, W) on the CPU, in passes of one fixed shape."""
     device = next(decoder.parameters()).device
     images = []
@@ -72,7 +92,7 @@ def decode_latents(decoder: Decoder, latents: Tensor) -> Tensor:
 
 
 def sample_batches(
-    decoder: Decoder, seeds: Sequence[int], batch_size: int = 64
+    decoder: Generator, seeds: Sequence[int], batch_size: int = 64
 ) -> Iterator[Tensor]:
     """Yield uint8 images (≤ batch_size, C, H, W) in the order of `seeds`; constant memory."""
     for start in range(0, len(seeds), batch_size):
@@ -80,6 +100,6 @@ def sample_batches(
         yield decode_latents(decoder, draw_latents(part, decoder.latent))
 
 
-def sample_images(decoder: Decoder, seeds: Sequence[int], batch_size: int = 64) -> Tensor:
+def sample_images(decoder: Generator, seeds: Sequence[int], batch_size: int = 64) -> Tensor:
     """Images (N, C, H, W), uint8 on the CPU; image i is a function of the weights and seeds[i]."""
     return torch.cat(list(sample_batches(decoder, seeds, batch_size)))

@@ -1,9 +1,13 @@
-"""Checkpoints: one file of tensors and plain values, written whole or not at all."""
+"""Checkpoints: one file of tensors and plain values, written whole or not at all.
+
+`python -m gen.training.checkpoint inspect FILE` says what any torch file holds.
+"""
 
 from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +51,39 @@ def find_checkpoint(path: Path | str) -> Path:
     return steps[-1]
 
 
-def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, from a file or a run directory; `config` is a RunConfig.
+def read_file(path: Path) -> Any:
+    """What a torch file holds, on the CPU.
 
     Only tensors and plain values are ever unpickled (`weights_only=True`).
 
     Raises:
-        CheckpointError: missing, damaged, or written by something else.
+        CheckpointError: damaged, or no torch file.
     """
-    path = find_checkpoint(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch reports damage through a dozen exception types, some with paragraphs of advice.
         raise CheckpointError(
             f"{path}: damaged, or no checkpoint ({type(error).__name__})"
         ) from error
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, from a file or a run directory; `config` is a RunConfig.
+
+    Raises:
+        CheckpointError: missing, damaged, or written by something else.
+    """
+    path = find_checkpoint(path)
+    return check_content(path, read_file(path))
+
+
+def check_content(path: Path, content: Any) -> dict[str, Any]:
+    """The content of a checkpoint of ours, its configuration built and checked.
+
+    Raises:
+        CheckpointError: not of this toolkit, or of another version.
+    """
     expected = {"config", "step", "modules", "ema", "optimizers", "rng"}
     if not isinstance(content, dict) or not expected <= content.keys():
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of gen")
@@ -73,3 +94,64 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return content
+
+
+def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
+    """The state dict that a file is, or None."""
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
+    return dict(content) if content and tensors else None
+
+
+def inspect(path: Path | str) -> str:
+    """What a file holds, in a few lines: a run of ours, weights of the example, or their names.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    from models.dcgan import ExampleGenerator
+
+    path = find_checkpoint(path)
+    content = read_file(path)
+    weights = state_dict_in(content)
+    if weights is None:
+        content = check_content(path, content)
+        model = content["config"].model
+        size = "x".join(map(str, model.size))
+        lines = [
+            f"{path}: {model.model} of this toolkit after {content['step']} steps",
+            f"{size}, {model.channels} channels, latent {model.latent}, width {model.width}, "
+            f"{model.upsample} k{model.kernel_size}",
+        ]
+        lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
+        return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
+    network = ExampleGenerator.from_weights(weights)
+    if network is not None:
+        kernels = [value for value in weights.values() if value.ndim == 4]
+        widths = " → ".join(str(k.shape[1]) for k in kernels)
+        return (
+            f"{path}: DCGAN generator in the layout of PyTorch's example\n"
+            f"latent {network.latent} → {widths} channels, images of "
+            f"{network.sizes[-1][0]}x{network.sizes[-1][1]}; works in sample.py and analyze.py"
+        )
+    shown = [f"  {name} {tuple(value.shape)}" for name, value in list(weights.items())[:40]]
+    rest = [f"  … and {len(weights) - 40} more"] if len(weights) > 40 else []
+    head = f"{path}: {len(weights)} tensors of a network that this toolkit does not know"
+    hint = "python analyze.py model --script FILE.py:FUNCTION takes a function that builds it"
+    return "\n".join([head, *shown, *rest, hint])
+
+
+def _count(weights: dict[str, torch.Tensor]) -> str:
+    return f"{sum(value.numel() for value in weights.values()):,}"
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m gen.training.checkpoint")
+    parser.add_argument("verb", choices=["inspect"], help="say what a file holds")
+    parser.add_argument("path", help="checkpoint, run directory or file of weights")
+    try:
+        print(inspect(parser.parse_args().path))
+    except CheckpointError as error:
+        sys.exit(f"Error: {error}")
