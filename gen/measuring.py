@@ -31,7 +31,7 @@ GRIDS = (
 
 def open_images(path: Path, selection: Selection, num: int) -> ImageStream:
     """Images of a path, or `num` samples drawn on the fly where it is a run or a checkpoint."""
-    if path.suffix != ".pt" and not (path / "checkpoints").is_dir():
+    if path.suffix not in (".pt", ".pth") and not (path / "checkpoints").is_dir():
         return open_stream(path, selection)
     if selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")

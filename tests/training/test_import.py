@@ -100,3 +100,13 @@ def test_inspect_from_the_shell(finished_run, tmp_path):
     assert run.returncode == 1 and run.stderr.splitlines() == [
         f"Error: {tmp_path / 'no'}: no such run or checkpoint"
     ]
+
+
+def test_analyze_measures_its_samples(tmp_path):
+    import analyze
+
+    file = tmp_path / "netG.pth"
+    torch.save(example().state_dict(), file)
+    result = CliRunner().invoke(analyze.main, ["images", str(file), "--num", "64"])
+    assert result.exit_code == 0, result.output
+    assert "64 images of 32×32, 3 channel(s)" in result.output and "Period 2" in result.output
