@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import analyze
-from gen.analysis.results import Measurement
+from gen.analysis.results import Measurement, Period
 
 ROOT = Path(__file__).resolve().parents[1]
 SHEETS = ROOT / ".." / "shared" / "data" / "sheets"
@@ -90,6 +90,16 @@ def test_fail_above_judges_by_level_and_significance(clean, checkered):
     assert result.stderr.strip().startswith("Above -40 dBc: period 2 at -1")
     assert run(checkered, "--fail-above", -10).exit_code == 0
     assert run(clean, "--fail-above", -300).exit_code == 0
+
+
+def test_levels_that_are_mere_noise_are_not_held_against_a_model():
+    from gen.measuring import periods_above
+
+    found = Period(level_dbc=-30.0, p_value=1e-9, detected=True)
+    noise = Period(level_dbc=-20.0, p_value=0.5, detected=False)
+    m = Measurement(9, (48, 48), 1, None, {2: found, 4: noise, 8: Period(undefined="why")}, ())
+    assert periods_above(m, -40) == ["period 2 at -30.0 dBc (p = 1e-09)"]
+    assert periods_above(m, -30) == []
 
 
 def test_json_is_all_that_stdout_holds(checkered, tmp_path):

@@ -244,15 +244,12 @@ def _in_order(
 
     with ThreadPoolExecutor(workers, "decode") as pool:
         pending: deque = deque()
-        try:
-            for path in paths:
-                pending.append(pool.submit(guarded, path))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
+        for path in paths:
+            pending.append(pool.submit(guarded, path))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
 
 
 def _header(path: Path) -> _File:
