@@ -51,26 +51,24 @@ DISTANCES = (2, 3, 4)
 TRACES = ("|∂x|", "|∂y|", "|∂x∂y|")
 
 
-def whitening_basis(periods: tuple[int, ...], size: Bin) -> tuple[Tensor, ...]:
-    """Basis (bins, 5) of ln v on the rfft2 half plane, its pseudo-inverse, and weights of a mean.
+def whitening_basis(periods: tuple[int, ...], size: Bin) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices of the fit of ln v: to -ln v on the full plane, from ln|X|² on the half plane, mean.
 
-    Both are zero at the bins that the fit must not see: nearer than `FITTED` bins to DC and within
-    one bin of a lattice line.
+    Shapes (5, H·W), (5, H·(W//2+1)), (H·(W//2+1),). The last two are zero at the bins that the fit
+    must not see: nearer than `FITTED` bins to DC and within one bin of a lattice line.
     """
-    ky = signed_bins(size[0])[:, None] + np.zeros(size[1] // 2 + 1)
-    kx = np.zeros(size[0])[:, None] + np.arange(size[1] // 2 + 1)
+    ky, kx = np.meshgrid(*(abs(signed_bins(n)) for n in size), indexing="ij")
     radius = np.hypot(ky / size[0], kx / size[1])
     log_radius = np.log(np.maximum(radius, 1 / max(size)) * min(size) / FITTED)
     bend = np.maximum(log_radius, 0) ** 2  # towards DC, unseen by the fit, a power law continues
     ridges = 1 / (1 + kx**2), 1 / (1 + ky**2)
-    basis = np.stack([np.ones_like(radius), log_radius, bend, *ridges], -1).reshape(-1, 5)
-    seen = (np.maximum(abs(ky), abs(kx)) >= FITTED) & ~near_lattice(periods, size, 1)[
-        :, : kx.shape[1]
-    ]
-    inverse = np.zeros(basis.shape[::-1])
-    inverse[:, seen.ravel()] = np.linalg.pinv(basis[seen.ravel()])
-    mean = seen.ravel() / seen.sum()
-    return torch.from_numpy(basis), torch.from_numpy(inverse), torch.from_numpy(mean)
+    basis = np.stack([np.ones_like(radius), log_radius, bend, *ridges])
+    half = slice(size[1] // 2 + 1)
+    seen = ((np.maximum(ky, kx) >= FITTED) & ~near_lattice(periods, size, 1))[:, half].ravel()
+    inverse = np.zeros((5, seen.size))
+    inverse[:, seen] = np.linalg.pinv(basis[..., half].reshape(5, -1)[:, seen]).T
+    out = -basis.reshape(5, -1), inverse, seen / seen.sum()
+    return tuple(torch.from_numpy(m) for m in out)
 
 
 class CropSums:
@@ -96,16 +94,15 @@ class CropSums:
     def _prepare(self) -> None:
         height, width = self.size
         self.window = hann(height, width)
-        transform = torch.fft.rfft2(self.window).real
+        transform = torch.fft.fft2(self.window).real
         transform[transform.abs() < 1e-9 * transform[0, 0]] = 0
         self.transform = transform
-        self.window_power = torch.fft.irfft2(transform**2, s=self.size)
-        self.basis, self.inverse, self.seen = whitening_basis(self.periods, self.size)
+        self.window_power = torch.fft.ifft2(transform**2).real
+        self.negative_basis, self.inverse, self.seen = whitening_basis(self.periods, self.size)
         self.masks = [torch.from_numpy(baseband(p, self.size)) for p in self.periods]
         self.repeat = math.lcm(*self.periods)
         self.fourier = self._lattice_fourier()
-        rows, columns = torch.from_numpy(self.bins % self.size).T
-        self.flat_bins = rows * (width // 2 + 1) + columns
+        self.rows, self.columns = torch.from_numpy(self.bins % self.size).T
         self.stencils = torch.from_numpy(np.stack([excess_bins(k, self.size) for k in self.bins]))
 
     def _lattice_fourier(self) -> Tensor:
@@ -137,8 +134,8 @@ class CropSums:
         counted = (variance > NOISE_FLOOR**2).double()
         images = images * counted[..., None, None]
         centered = self.window * images
-        spectrum = torch.fft.rfft2(centered)
-        power = spectrum.real.square() + spectrum.imag.square()
+        spectrum = torch.fft.fft2(centered)
+        power = magnitude(spectrum[..., : self.size[1] // 2 + 1])
         self.spectrum.add_power(power, counted)
         weights, level = self.whiten(power)
         self._sum("variance", (variance * counted).sum(0))
@@ -148,54 +145,64 @@ class CropSums:
         # The window-weighted mean returns as a multiple of W, relative to mid-grey: then A is the
         # grid at mid-grey, well conditioned, and g is what it was.
         offset = ((mean - MID_GREY) * counted)[..., None, None]
-        spectrum[..., :2, :2] += offset * self.transform[:2, :2]
-        spectrum[..., -1:, :2] += offset * self.transform[-1:, :2]
+        spectrum = spectrum + offset * self.transform
         return self._add_gain(spectrum, weights * counted[..., None, None])
 
     def whiten(self, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights 1/v (N, C, H, W//2+1) of each image, and its mean log noise power (N, C)."""
+        """Weights 1/v of each image from its |X|² (N, C, H, W//2+1), and its mean log noise power.
+
+        Shapes (N, C, H, W) and (N, C).
+        """
         floor = NOISE_FLOOR**2 * float(self.window.square().sum())
         logs = (power + floor).log().flatten(2)
-        fitted = (logs @ self.inverse.T) @ self.basis.T
+        fitted = logs @ self.inverse.T
         level = logs @ self.seen
-        fitted += (TEMPER - 1) * level[..., None]
-        return torch.exp(-fitted).view(power.shape), level
+        fitted[..., 0] += (TEMPER - 1) * level
+        weights = torch.exp((fitted @ self.negative_basis))
+        return weights.view(*power.shape[:2], *self.size), level
 
     def _add_gain(self, spectrum: Tensor, weights: Tensor) -> Tensor:
-        def back(half: Tensor) -> Tensor:
-            return torch.fft.irfft2(half, s=self.size)
+        """Sum the normal equations; each inverse FFT brings back two real images at once.
 
-        power = spectrum.real.square() + spectrum.imag.square()
-        whitened, spread = back(spectrum * weights), back(weights)
+        The two are scaled alike first, or the larger one's rounding would drown the smaller.
+        """
+        power = magnitude(spectrum)
+        unit = power.amax((-2, -1), keepdim=True).sqrt().clamp(min=1)
+        scale = weights[..., :1, :1] / self.transform[0, 0]
+        whitened, smooth = both(spectrum * torch.complex(weights, scale * self.transform))
+        spread = torch.fft.ifft2(weights).real
         shared = {
             "b2": whitened * self.window,
-            "m12": spread * back(spectrum * self.transform),
+            "m12": spread * smooth / scale.clamp(min=1e-30),
             "m22": spread * self.window_power,
         }
-        lattice = {name: self.on_lattice(value) for name, value in shared.items()}
-        for name, value in shared.items():
-            self._sum(name, value.sum(0))
+        lattice = {name: self._add_product(name, value) for name, value in shared.items()}
         gains, first = [], 0
         for period, mask in zip(self.periods, self.masks, strict=True):
             own = slice(first, first := first + len(self.lines[period]))
+            low, low_power = both(torch.complex(spectrum.real, spectrum.imag + power / unit) * mask)
             terms = {name: value[..., own] for name, value in lattice.items()}
             products = {
-                "b1": whitened * back(spectrum * mask),
-                "m11": spread * back(power * mask),
+                "b1": whitened * low,
+                "m11": spread * low_power * unit,
             }
             for name, value in products.items():
-                self._sum(f"{name}/{period}", value.sum(0))
-                terms[name] = self.on_lattice(value)[..., own]
+                terms[name] = self._add_product(f"{name}/{period}", value)[..., own]
             self._sum(f"gain/{period}", second_moments(gain_terms(terms)))
             gains.append(single_gain({name: value[:, 0] for name, value in terms.items()}))
         return torch.cat(gains, -1).to(torch.complex64)
+
+    def _add_product(self, name: str, product: Tensor) -> Tensor:
+        """Sum a product over images; returns its coefficients on the lattice by image."""
+        self._sum(name, product.sum(0))
+        return self.on_lattice(product)
 
     def _add_line(self, centered: Tensor, spectrum: Tensor, power: Tensor, weight: Tensor) -> None:
         """Weighted mean image, its noise Σu²|X|², second moments of (u·Re z, u·Im z, u)."""
         self._sum("noise", weighted_sum(weight**2, power))
         self._sum("weight", weight.sum(0))
         self._sum("mean", weighted_sum(weight, centered))
-        z = spectrum.flatten(2)[..., self.flat_bins].to(torch.complex128) / self.window.sum()
+        z = spectrum[..., self.rows, self.columns].to(torch.complex128) / self.window.sum()
         u = weight[..., None]
         self._sum("line", second_moments(torch.stack([u * z.real, u * z.imag, u + 0 * z.real], -1)))
 
@@ -252,6 +259,17 @@ def excess_bins(center: np.ndarray, size: Bin) -> np.ndarray:
 def total(images: Tensor) -> Tensor:
     """Sum over pixels in float64: (N, C, H, W) → (N, C)."""
     return images.flatten(2).sum(-1)
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """|X|² without the square root that `abs` would take."""
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def both(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse FFT of A + jB, where A and B are spectra of real images: these images."""
+    pair = torch.fft.ifft2(spectrum)
+    return pair.real, pair.imag
 
 
 def weighted_sum(weight: Tensor, values: Tensor) -> Tensor:

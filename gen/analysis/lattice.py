@@ -49,9 +49,8 @@ def signed_bins(length: int) -> NDArray[np.int64]:
 
 
 def baseband(period: int, size: Bin) -> NDArray[np.bool_]:
-    """Mark the bins of the rfft2 half plane (H, W//2+1) with |f| < 1/(2P) on both axes."""
-    rows = 2 * period * np.abs(signed_bins(size[0])) < size[0]
-    columns = 2 * period * np.arange(size[1] // 2 + 1) < size[1]
+    """Mark the bins (H, W) with |f| < 1/(2P) on both axes."""
+    rows, columns = (2 * period * np.abs(signed_bins(n)) < n for n in size)
     return rows[:, None] & columns
 
 

@@ -23,9 +23,7 @@ def direct_replica(images, period, crop):
     mean = (images * window).sum((1, 2)) / window.sum()
     centered = np.fft.rfft2(window * (images - mean[:, None, None]))
     weights, _ = crop.whiten(torch.from_numpy(np.abs(centered[:, None]) ** 2))
-    half = weights[:, 0].double().numpy()
-    rows = -np.arange(height) % height
-    weights = np.concatenate([half, half[:, rows][:, :, (width - 1) // 2 : 0 : -1]], -1)
+    weights = weights[:, 0].double().numpy()
     ky, kx = np.meshgrid(signed_bins(height), signed_bins(width), indexing="ij")
     base = np.argwhere((2 * period * abs(ky) < height) & (2 * period * abs(kx) < width))
     x, w = spectrum[:, base[:, 0], base[:, 1]], transform[base[:, 0], base[:, 1]]
