@@ -59,7 +59,7 @@ CAPTIONS = {
 
 TABLE_NOTE = (
     "p-values of lines are raw; those of the verdict are corrected for their number (Holm). "
-    "Brackets hold 95 % intervals; −∞ stands for no power at all."
+    "Columns 95 % hold intervals; −∞ stands for no power at all."
 )
 
 GLOSSARY = {
@@ -84,7 +84,7 @@ GLOSSARY = {
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 2rem 1rem 4rem; background: #fff;
+body { margin: 0 auto; max-width: 1140px; padding: 2rem 1rem 4rem; background: #fff;
   color: #202124; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 header p { margin: .3rem 0; color: #5f6368; overflow-wrap: anywhere; }
 h1 { margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.25; font-weight: 650;
@@ -92,6 +92,7 @@ h1 { margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.25; font-weight: 650;
 h2 { margin: 2.6rem 0 .6rem; font-size: 1.15rem; font-weight: 650; }
 p { margin: .5rem 0; max-width: 70ch; }
 code { font: .85em/1.4 ui-monospace, Menlo, Consolas, monospace; }
+code span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 .verdict { margin-top: 1.4rem; padding: .9rem 1.1rem; border: 1px solid #e0e2e6;
   border-radius: 8px; }
 .verdict ul { margin: 0; padding: 0; list-style: none; }
@@ -104,7 +105,7 @@ code { font: .85em/1.4 ui-monospace, Menlo, Consolas, monospace; }
 .verdict p { margin: .6rem 0 0; color: #5f6368; }
 .figures { display: grid; gap: 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); }
-figure { margin: 0; max-width: 500px; }
+figure { margin: 0; max-width: 520px; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .4rem; color: #5f6368; font-size: .88rem; line-height: 1.45; }
 .samples { display: flex; flex-wrap: wrap; gap: 6px; }
@@ -112,7 +113,7 @@ figcaption { margin-top: .4rem; color: #5f6368; font-size: .88rem; line-height: 
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #eceef1; }
+th, td { padding: .25rem .38rem; text-align: right; border-bottom: 1px solid #eceef1; }
 th { font-weight: 600; border-bottom-color: #9aa0a6; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; }

@@ -206,7 +206,9 @@ def render(
         _section("Every lattice line", _table(measurement)) if measurement.lines else "",
         _section("Glossary", _glossary()),
     ]
-    made_by = f"<p><code>{escape(command)}</code></p>" if command else ""
+    # A span per argument: browsers would break lines inside `--option`.
+    words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
+    made_by = f"<p><code>{words}</code></p>" if command else ""
     head = takewhile(lambda row: not row.startswith("period"), str(measurement).splitlines())
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -274,9 +276,9 @@ def _samples(samples: list[Picture]) -> str:
 
 
 def _width(picture: Picture) -> int:
-    """CSS pixels: a whole multiple (1 to 4) of the image's own, near a hundred."""
+    """CSS pixels: a whole multiple (1 to 4) of the image's own, 160 at most if more than 1."""
     width, height = (int.from_bytes(picture.png[i : i + 4], "big") for i in (16, 20))  # IHDR
-    return width * min(4, max(1, 100 // max(width, height)))
+    return width * min(4, max(1, 160 // max(width, height)))
 
 
 def _table(measurement: Measurement) -> str:

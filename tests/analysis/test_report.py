@@ -129,10 +129,10 @@ def test_samples_are_the_pixels_themselves(written):
     np.testing.assert_array_equal(shown, expected[3].transpose(1, 2, 0))
     page = Page((written / "index.html").read_text(encoding="utf-8"))
     sample = next(image for image in page.images if image["alt"] == "image 3")
-    assert sample["width"] == str(56)  # as large as it is: 56 is over half of a hundred
+    assert sample["width"] == str(2 * 56)
 
 
-@pytest.mark.parametrize(("side", "width"), [(8, 32), (32, 96), (300, 256)])
+@pytest.mark.parametrize(("side", "width"), [(8, 32), (32, 128), (100, 100), (300, 256)])
 def test_samples_are_enlarged_by_whole_numbers_and_large_ones_cut(tmp_path, compared, side, width):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), np.uint8)
     write_report(Measurement.from_dict(compared.to_dict()), tmp_path / "r", pixels)
