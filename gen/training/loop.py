@@ -27,6 +27,7 @@ from models.build import build_modules
 
 from .checkpoint import save_checkpoint
 from .log import Progress, RunLog
+from .monitor import grid_metrics
 from .objectives import Metrics, Objective, Phase, build_objective
 
 PREVIEW = 64  # images on a sample sheet
@@ -209,6 +210,7 @@ class Trainer:
             if self.step == 0:
                 real = self.dataset.fetch(range(min(PREVIEW, len(self.dataset)))).images
                 log.pictures("real", real, 0)
+                log.metrics(0, grid_metrics(decoder_of(self.average.module)))
                 self.snapshot(log)
             since, clock = self.step, time.perf_counter()
             while self.step < training.steps and not caught:
@@ -228,8 +230,10 @@ class Trainer:
                     now = time.perf_counter()
                     rate = (self.step - since) * training.batch_size / (now - clock)
                     since, clock = self.step, now
-                    log.metrics(self.step, {**values, "speed/images_per_second": rate})
                     progress.show(self.step, {"img/s": rate, **values})
+                    if snapshot:
+                        values |= grid_metrics(decoder_of(self.average.module))
+                    log.metrics(self.step, {**values, "speed/images_per_second": rate})
                 if snapshot:
                     self.snapshot(log)
                     clock = time.perf_counter()

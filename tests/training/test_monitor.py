@@ -1,0 +1,66 @@
+"""The live monitor: right numbers, in the log of every snapshot, for little time."""
+
+import json
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gen.analysis.checkerboard import measure
+from gen.analysis.layers import trace
+from gen.sampling import draw_latents, sample_images
+from gen.training.monitor import MONITORED, grid_metrics
+from models.decoder import Decoder
+
+
+def grown(upsample="transposed", size=(32, 32)):
+    """A decoder with contrast and batch statistics of its own."""
+    torch.manual_seed(0)
+    network = Decoder(16, size, 3, 8, upsample, 3)
+    with torch.no_grad():
+        network.stages[-1].weight.mul_(20) if upsample == "transposed" else None
+        for _ in range(20):
+            network(torch.randn(64, 16))
+    return network.eval()
+
+
+def test_numbers_are_those_of_the_measurement():
+    network = grown()
+    found = grid_metrics(network)
+    expected = measure(sample_images(network, range(MONITORED)))
+    for period in (2, 4):
+        name = f"checkerboard/period{period}"
+        assert found[f"{name}_dbc"] == expected.periods[period].level_dbc
+        assert found[f"{name}_limit_dbc"] == expected.periods[period].detection_limit_dbc
+        assert found[f"{name}_detected"] == expected.periods[period].detected
+    assert not any("period8" in name for name in found)  # 32 pixels hold no six periods of 8
+    layers = trace(network, draw_latents(range(MONITORED), 16)).layers
+    assert found["checkerboard/imbalance_db"] == pytest.approx(layers[-1].imbalance_db, abs=1)
+
+
+def test_resize_has_no_imbalance_and_no_hook_stays():
+    network = grown("nearest")
+    assert "checkerboard/imbalance_db" not in grid_metrics(network)
+    network = grown()
+    grid_metrics(network)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_every_snapshot_is_logged(finished_run):
+    folder = finished_run[1]
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "checkerboard/imbalance_db" in row]
+    assert steps == [0, 3, 6]
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [e.step for e in events.Scalars("checkerboard/imbalance_db")] == steps
+
+
+def test_costs_seconds_at_most():
+    network = grown(size=(64, 64))
+    clock = time.process_time()
+    grid_metrics(network)
+    assert (
+        time.process_time() - clock < 6
+    )  # 16×16 networks of these tests aside, 1000 steps take 60+
