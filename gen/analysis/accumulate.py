@@ -6,9 +6,9 @@ equations
 
     M = Σ_B [ |X|²/v, X*W/v ; W*X/v, |W|²/v ],     b = Σ_B [ X*Y/v ; W*Y/v ],     Y(f) = X(f+α),
 
-are cross-correlations. With x̃ = IFFT(X/v), u = IFFT(1/v), x_B = IFFT(X on B), r_B = IFFT(|X|² on B),
+are cross-correlations: with x̃ = IFFT(X/v), u = IFFT(1/v), x_B = IFFT(X on B), r_B = IFFT(|X|² on B)
 
-    b₁ = FFT(x̃·x_B),  b₂ = FFT(x̃·w),  M₁₁ = FFT(u·r_B),  M₁₂ = FFT(u·(x̃ w)*),  M₂₂ = FFT(u·r_w)
+    b₁ = FFT(x̃·x_B),  b₂ = FFT(x̃·w),  M₁₁ = FFT(u·r_B),  M₁₂ = FFT(u·IFFT(X·W)),  M₂₂ = FFT(u·r_w)
 
 hold at every shift k at once, lattice or not. Summed over images before the FFT they give the gain
 everywhere; folded modulo the period they give each image's own terms on the lattice.
@@ -158,7 +158,7 @@ class CropSums:
         fitted = logs @ self.inverse.T
         level = logs @ self.seen
         fitted[..., 0] += (TEMPER - 1) * level
-        weights = torch.exp((fitted @ self.negative_basis))
+        weights = torch.exp(fitted @ self.negative_basis)
         return weights.view(*power.shape[:2], *self.size), level
 
     def _add_gain(self, spectrum: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What pictures need beyond the numbers: spectra, per-image gains, the grid itself and its place."""
+"""What pictures need beyond the numbers: spectra, gains by image, the grid and its place."""
 
 from __future__ import annotations
 

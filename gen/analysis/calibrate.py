@@ -43,7 +43,7 @@ def crops(images: Sequence[NDArray], size: int | tuple[int, int]) -> Draw:
 
 
 def dead_leaves(generator: np.random.Generator, size: int = 256, disks: int = 600) -> Images:
-    """One grid-free test image (1, size, size): occluding disks with the 1/f² spectrum of photographs.
+    """One grid-free test image (1, size, size): occluding disks, with photographs' 1/f² spectrum.
 
     Radii follow r⁻³ between 2 px and a third of the side, edges are soft over one pixel, centers
     are real numbers, so nothing is tied to the pixel grid (Lee, Mumford, Huang 2001). A little
@@ -94,7 +94,7 @@ def coefficient(pattern: Pattern, line: tuple[float, float]) -> complex:
 def inject(
     images: Images, pattern: Pattern, depth: float, mode: str, generator: np.random.Generator
 ) -> Images:
-    """Add a grid: `multiplicative` (share of brightness), `additive`, or `sign-random` (grey levels)."""
+    """Add a grid: `multiplicative` (share of brightness), `additive` or `sign-random` (grey)."""
     grid = depth * pattern(*images.shape[-2:])
     if mode == "multiplicative":
         return images * (1 + grid)
@@ -123,7 +123,7 @@ def line_at(measurement: Measurement, frequency: tuple[float, float]) -> Lattice
 
 @dataclass(frozen=True)
 class Injected:
-    """How one injected grid reads over many sets: bias and RMSE in dB, coverage, AUC, rate found."""
+    """How one injected grid reads over many sets: bias and RMSE in dB, coverage, AUC, rate."""
 
     pattern: str
     mode: str
@@ -277,7 +277,7 @@ def specificity(
     periods: Sequence[int] = (2, 4),
     seed: int = 2,
 ) -> float:
-    """AUC of the verdict's p-value between plain sets and sets under a confound: 0.5 is blind to it.
+    """AUC of the smallest p between plain sets and sets under a confound: 0.5 is blind to it.
 
     Plain and changed sets are drawn independently; the score is -ln of the smallest corrected p.
     """

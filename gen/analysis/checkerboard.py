@@ -1,4 +1,4 @@
-"""Measure the periodic artifacts of upsampling: `measure` for a set of images, `Meter` for a stream.
+"""Measure the periodic artifacts of upsampling: `measure` for a set, `Meter` for a stream.
 
     >>> print(measure(images))                       # uint8 (N, C, H, W)
     >>> print(measure(images, value_range=(-1, 1)))  # floats state their range
@@ -233,20 +233,20 @@ def _tiled(images: Any, periods: tuple[int, ...]) -> tuple[Any, tuple[int, int] 
     if not isinstance(images, (Tensor, np.ndarray)) or images.ndim != 4 or len(images) >= FEW:
         return images, None
     side = tile_side(periods)
-    if side is None or len(images) * (images.shape[2] // side) * (images.shape[3] // side) < FEW:
+    if len(images) * (images.shape[2] // side) * (images.shape[3] // side) < FEW:
         return images, None
     return cut_tiles(torch.as_tensor(images), (side, side)), (side, side)
 
 
-def tile_side(periods: Sequence[int]) -> int | None:
-    """Side of square tiles: a multiple of all periods, large enough for each, 64 or more if it can."""
+def tile_side(periods: Sequence[int]) -> int:
+    """Side of square tiles: a multiple of all periods, large enough for each, 64 or more."""
     step = math.lcm(*periods)
     side = max(TILE, max(map(minimum_size, periods)))
     return -(-side // step) * step
 
 
 def cut_tiles(images: Tensor, tile: tuple[int, int]) -> Tensor:
-    """Cut images (N, C, H, W) into whole tiles (N·tiles, C, h, w) from the top left; rests are left."""
+    """Cut images (N, C, H, W) into whole tiles (N·tiles, C, h, w) from the top left."""
     channels = images.shape[1]
     tiles = images.unfold(2, tile[0], tile[0]).unfold(3, tile[1], tile[1])
     return tiles.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels, *tile)

@@ -1,4 +1,4 @@
-"""From estimates to a `Measurement`: one family of tests, levels and limits per period, comparison."""
+"""From estimates to a `Measurement`: one family of tests, levels and limits, comparison."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ from numpy.typing import NDArray
 
 from gen.analysis.accumulate import TRACES
 from gen.analysis.arrays import collect_arrays
+from gen.analysis.compare import compare
 from gen.analysis.estimate import Amplitude, Estimates, LogRatio, estimate
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import (
     SIGNIFICANT,
-    Difference,
     Excess,
     LatticeLine,
     Line,
-    LineDifference,
     Measurement,
     Period,
-    PeriodDifference,
     Replica,
     Trace,
 )
-from gen.analysis.spectrum import radial_distance
-from gen.analysis.statistics import decibels, detectable, f_test, holm, interval, welch_df
+from gen.analysis.statistics import DB_PER_NEPER, decibels, detectable, holm, interval
 
 if TYPE_CHECKING:
     from gen.analysis.checkerboard import Meter
 
 Values = NDArray[np.float64]
 MIN_IMAGES = 3
-DB_PER_NEPER = 10 / math.log(10)
+NO_SIGNAL = "hardly any image varies by a hundredth of a grey level"
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,12 @@ def conclude(meter: Meter, reference: Meter | None) -> Measurement:
     why = _undefined(meter)
     tables = [] if why else _tables(meter)
     periods = {p: Period(undefined=why or _too_small(p, meter)) for p in meter.periods}
+    for table in tables:
+        if not table.channels:
+            periods |= {line[0]: Period(undefined=NO_SIGNAL) for line in table.estimates.lines}
     lines: dict[int, list[LatticeLine]] = {p: [] for p in meter.periods}
     if not why:
-        for table in tables:
+        for table in (t for t in tables if t.channels):
             for period in {line[0] for line in table.estimates.lines}:
                 periods[period] = _period(table, period)
             for item in _lattice_lines(table):
@@ -66,7 +66,8 @@ def conclude(meter: Meter, reference: Meter | None) -> Measurement:
     other = None if reference is None else conclude(reference, None)
     difference = None
     if reference is not None and not why and not _undefined(reference):
-        difference = _difference(tables, _tables(reference), periods, other, meter, reference)
+        theirs = [table.estimates for table in _tables(reference)]
+        difference = compare([t.estimates for t in tables], theirs, periods, other.periods)
     channels, height, width = meter.shape
     first = "luma" if channels > 1 else "0"
     return Measurement(
@@ -275,71 +276,9 @@ def _trace(e: Estimates, channel: int, i: int, p_value: float) -> Trace:
 
 
 def _rounding_floor(tables: list[Table]) -> float | None:
-    """Level in dBc that rounding to whole grey levels (variance 1/12) leaves in one line of luma."""
-    if not tables:
+    """Level in dBc that rounding to whole grey levels (variance 1/12) leaves in a line of luma."""
+    if not tables or not tables[0].channels:
         return None
     e = tables[0].estimates
     effective = e.line.df[0, 0] / e.line.c[0] + 1
     return decibels(e.white / 12 / effective / e.ac_power[0])
-
-
-def _difference(
-    tables: list[Table],
-    others: list[Table],
-    periods: dict[int, Period],
-    reference: Measurement,
-    meter: Meter,
-    other_meter: Meter,
-) -> Difference:
-    """Two-sample tests of luma at every line, as one Holm family."""
-    lines, raw = [], []
-    for mine, theirs in zip(tables, others, strict=True):
-        a, b = mine.estimates, theirs.estimates
-        p = {
-            "replica": _two_sample(a.replica, b.replica),
-            "line": _two_sample(a.line, b.line),
-        }
-        excess, p["excess"] = _excess_difference(a.excess, b.excess)
-        for i, (period, row, column) in enumerate(a.lines):
-            raw.append((period, [float(p[name][i]) for name in ("replica", "line", "excess")]))
-            lines.append(
-                LineDifference(
-                    (row / period, column / period),
-                    period,
-                    complex(a.replica.value[0, i] - b.replica.value[0, i]),
-                    raw[-1][1][0],
-                    complex(a.line.value[0, i] - b.line.value[0, i]),
-                    raw[-1][1][1],
-                    float(excess[i]) * DB_PER_NEPER,
-                    raw[-1][1][2],
-                )
-            )
-    adjusted = holm(np.ravel([p for _, p in raw])).reshape(-1, 3) if raw else np.zeros((0, 3))
-    result = {}
-    for period in periods:
-        rows = [k for k, (own, _) in enumerate(raw) if own == period]
-        if rows:
-            mine, theirs = periods[period].level_dbc, reference.periods[period].level_dbc
-            change = None if mine is None or theirs is None else mine - theirs
-            in_reference = bool(reference.periods[period].found)
-            result[period] = PeriodDifference(change, float(adjusted[rows].min()), in_reference)
-    distance: tuple = (None, None, None)
-    if meter.crops:
-        spectra = [m.crops[0].spectrum.profile(0) for m in (meter, other_meter)]
-        distance = radial_distance(*spectra)
-    return Difference(result, tuple(lines), *distance)
-
-
-def _two_sample(a: Amplitude, b: Amplitude) -> Values:
-    """p of a difference of two amplitudes of luma, the larger of both tests."""
-    power = np.abs(a.value[0] - b.value[0]) ** 2
-    df = welch_df(a.variance[0], a.test_df[0], b.variance[0], b.test_df[0])
-    sandwich = f_test(power, a.variance[0] + b.variance[0], a.c, df)
-    around = f_test(power, a.around[0] + b.around[0], a.c, np.maximum(a.around_df, 1e-3))
-    return np.where(a.around_df > 0, np.maximum(sandwich, around), sandwich)
-
-
-def _excess_difference(a: LogRatio, b: LogRatio) -> tuple[Values, Values]:
-    value, variance = a.value[0] - b.value[0], a.variance[0] + b.variance[0]
-    df = welch_df(a.variance[0], a.df[0], b.variance[0], b.df[0])
-    return value, f_test(value**2, variance, 1, df)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gen.analysis.accumulate import DISTANCES, TRACES, CropSums
 from gen.analysis.lattice import degrees
-from gen.analysis.spectrum import full_plane
+from gen.analysis.spectrum import RadialProfile, full_plane
 from gen.analysis.statistics import f_test
 
 Values = NDArray[np.float64]
@@ -72,7 +72,7 @@ class LogRatio:
 
     @property
     def p_value(self) -> Values:
-        """One-sided: the larger p of the images' spread and of the same fit where no line stands."""
+        """One-sided: the larger p of the images' spread and of the same fit off the lattice."""
         sandwich = f_test(self.value**2, self.variance, 1, self.df)
         neighbors = f_test(self.value**2, self.around, 1, np.maximum(self.around_df, 1e-3))
         larger = np.where(self.around_df > 0, np.maximum(sandwich, neighbors), sandwich)
@@ -87,6 +87,7 @@ class Estimates:
     counted: Values  # (C,) images with signal
     ac_power: Values  # (C,) mean spatial variance
     white: float  # power of one coefficient of white noise of unit variance: Σw²/(Σw)²
+    radial: RadialProfile  # of luma
     replica: Amplitude
     line: Amplitude
     excess: LogRatio
@@ -103,6 +104,7 @@ def estimate(crop: CropSums) -> Estimates:
         counted,
         crop.sums["variance"].numpy() / np.maximum(counted, 1),
         float(crop.window.square().sum() / crop.window.sum() ** 2),
+        crop.spectrum.profile(0),
         _replica(crop),
         line,
         _excess(crop, line.value),

@@ -1,4 +1,4 @@
-"""Where a periodic artifact can stand: lattice frequencies, the baseband, the bins that surround a line.
+"""Where a periodic artifact can stand: lattice lines, the baseband, the bins around a line.
 
 Everything here is bookkeeping on integer DFT bins of an H×W image whose sides are multiples of the
 period; k = (ky, kx) stands for the frequency (ky/H, kx/W) in cycles per pixel.

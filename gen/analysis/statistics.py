@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
 POWER = 0.9
+DB_PER_NEPER = 10 / np.log(10)
 FLOOR = 1e-100
 LARGE = 1e3  # beyond this noncentral χ² is normal to 0.1 %
 
@@ -81,12 +82,12 @@ def detectable(
     """Smallest |θ|² that is found with 90 % power among `tests` simultaneous tests at `level`."""
     from scipy.special import fdtri
 
-    critical = fdtri(c, df, 1 - level / tests)
+    critical = fdtri(c, df, 1 - level / max(tests, 1))
     return noncentrality(critical, c, df, 1 - POWER) * np.asarray(variance) / np.asarray(c)
 
 
 def holm(p_values: ArrayLike) -> Values:
-    """Adjust p-values for their number by Holm's step-down method (Holm 1979), keeping the order."""
+    """Adjust p-values for their number by Holm's step-down method (Holm 1979); order is kept."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty_like(p)

@@ -70,7 +70,7 @@ def test_holm_keeps_order_and_bounds(p_values):
 
 @pytest.mark.parametrize(("c", "df"), [(1, 5), (2, 14), (1, 2000), (2, 1e5)])
 def test_power(c, df):
-    variance, power = 0.3, 9.0
+    variance = 0.3
     theta = detectable(variance, c, df, 100, 0.05)
     critical = stats.f.isf(0.05 / 100, c, df)
     assert stats.ncf.sf(critical, c, df, c * theta / variance) == pytest.approx(0.9, abs=2e-3)

@@ -20,6 +20,11 @@ def test_constant_images(value):
     assert "every image is constant" in why(measure(np.full((20, 3, 32, 32), value, np.uint8)))
 
 
+def test_images_below_a_hundredth_of_a_grey_level(texture):
+    found = measure(100 + 1e-5 * texture(20, 3), value_range=(0, 255))
+    assert "hundredth of a grey level" in why(found)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_pixels(texture, bad):
     images = texture(20)
