@@ -154,11 +154,10 @@ def test_undefined_measurements_say_why(tmp_path, shape):
     assert not list((tmp_path / "r").glob("*.png"))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize(("channels", "reference"), [(1, True), (2, False), (4, True)])
 def test_any_channels_and_one_flat_reference(tmp_path, channels, reference):
     real = np.full((9, channels, 33, 31), 5.0) if reference else None
-    m = measure(images(9, (33, 31), channels), (3, 2), real, value_range=(0, 255))
+    m = measure(images(9, (33, 31), channels), (3,), real, value_range=(0, 255))
     write_report(m, tmp_path / "r")
     Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
     assert not (tmp_path / "r" / "spectrum-reference.png").exists()
