@@ -23,8 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import peers  # noqa: E402
 
 from gen.analysis import calibrate  # noqa: E402
-from gen.analysis.calibrate import PATTERNS, Draw, auc, inject  # noqa: E402
+from gen.analysis.calibrate import Draw, auc  # noqa: E402
 from gen.analysis.checkerboard import measure  # noqa: E402
+from gen.analysis.grids import PATTERNS, dead_leaves, inject  # noqa: E402
 
 CORNER, ROWS, WAVE = (0.5, 0.5), (0.5, 0.0), (0.0, 0.25)
 
@@ -37,7 +38,7 @@ def load_images() -> tuple[list[np.ndarray], str]:
 
         return [np.asarray(Image.open(p).convert("L"))[None] for p in paths], "photographs"
     generator = np.random.default_rng(0)
-    return [calibrate.dead_leaves(generator, 400, 1500) for _ in range(16)], "dead leaves"
+    return [dead_leaves(generator, 400, 1500) for _ in range(16)], "dead leaves"
 
 
 def verdict(value: float, low: float, high: float) -> str:

@@ -16,8 +16,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from gen.analysis import calibrate  # noqa: E402
-from gen.analysis.calibrate import PATTERNS, inject, line_at  # noqa: E402
+from gen.analysis.calibrate import line_at  # noqa: E402
 from gen.analysis.checkerboard import measure  # noqa: E402
+from gen.analysis.grids import PATTERNS, dead_leaves, inject  # noqa: E402
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#888888"
 CORNER = (0.5, 0.5)
@@ -105,7 +106,7 @@ def main() -> None:
     """Draw all pictures into docs/img."""
     torch.set_num_threads(1)
     generator = np.random.default_rng(1)
-    leaves = [calibrate.dead_leaves(generator) for _ in range(12)]
+    leaves = [dead_leaves(generator) for _ in range(12)]
     plain = calibrate.crops(leaves, 64)(generator, 200)
     out = ROOT / "docs" / "img"
     out.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from gen.analysis.calibrate import PATTERNS, coefficient, inject, line_at
+from gen.analysis.calibrate import line_at
 from gen.analysis.checkerboard import Meter, measure
+from gen.analysis.grids import PATTERNS, coefficient, inject
 
 # Pattern, period, its strongest line, and the statistic's mode.
 GRIDS = {

@@ -9,15 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gen.analysis.calibrate import (
-    PATTERNS,
     auc,
-    coefficient,
     crops,
     detection_level,
-    inject,
     injection,
     specificity,
 )
+from gen.analysis.grids import PATTERNS, coefficient, inject
 from gen.analysis.lattice import degrees, lattice_lines, near_lattice, neighbors, to_bin
 from gen.analysis.spectrum import Spectrum, radial_distance, radial_rings
 from gen.analysis.statistics import detectable, f_test, holm, interval, noncentrality
