@@ -141,32 +141,47 @@ def limits(draw: Draw, sets: int) -> None:
 
 
 def against_peers(draw: Draw, sets: int) -> None:
-    """AUC of every statistic on the same sets."""
-    print("\n## Others' statistics on the same sets: AUC, N = 32, 64×64, multiplicative grid\n")
+    """AUC of every statistic on the same sets: of grids, then of changes that are no grid."""
     generator = np.random.default_rng(11)
     pool = draw(generator, 600)[:, 0]
     reference = {"profile": peers.azimuthal_profile(pool), "dct": peers.mean_dct(pool)}
-    cases = [
-        (n, f, d) for n, f in (("checkerboard", CORNER), ("rows", ROWS)) for d in (1e-3, 3e-3, 6e-3)
-    ]
-    clean: dict[tuple, list] = {}
-    dirty: dict[tuple, list] = {}
+    grids = [("checkerboard", CORNER), ("rows", ROWS)]
+    depths = (3e-4, 1e-3, 3e-3)
+    changes = ("noise", "blur", "sharpening", "contrast")
+    clean: dict[str, list] = {}
+    dirty: dict[tuple[str, str], list] = {}
+
+    def score(images: np.ndarray, line: tuple[float, float]) -> dict[str, float]:
+        found = calibrate.line_at(measure(images, (2, 4), value_range=(0, 255)), line)
+        values = peers.scores(images[:, 0], line, reference)
+        for name in ("replica", "line"):
+            values[f"ours, {name}"] = -np.log(max(getattr(found, name).p_value, 1e-300))
+        return values
+
     for _ in range(sets):
         plain = draw(generator, 32)
-        for name, line, depth in cases:
-            with_grid = inject(plain, PATTERNS[name], depth, "multiplicative", generator)
-            for images, store in ((plain, clean), (with_grid, dirty)):
-                found = calibrate.line_at(measure(images, (2, 4), value_range=(0, 255)), line)
-                p = {"ours, replica": found.replica.p_value, "ours, line": found.line.p_value}
-                values = peers.scores(images[:, 0], line, reference)
-                values |= {key: -np.log(max(v, 1e-300)) for key, v in p.items()}
-                for key, value in values.items():
-                    store.setdefault((key, name, depth), []).append(value)
-    print("| statistic | " + " | ".join(f"{n} {100 * d:g} %" for n, _, d in cases) + " |")
-    print("|---" * (len(cases) + 1) + "|")
-    for key in dict.fromkeys(k for k, *_ in clean):
-        cells = [auc(clean[key, n, d], dirty[key, n, d]) for n, _, d in cases]
-        print(f"| {key} | " + " | ".join(f"{v:.2f}" for v in cells) + " |")
+        for name, line in grids:
+            for key, value in score(plain, line).items():
+                clean.setdefault(f"{key}/{name}", []).append(value)
+            for depth in depths:
+                grid = inject(plain, PATTERNS[name], depth, "multiplicative", generator)
+                for key, value in score(grid, line).items():
+                    column = f"{name} {100 * depth:g} %"
+                    dirty.setdefault((f"{key}/{name}", column), []).append(value)
+        for change in changes:
+            other = calibrate.CONFOUNDS[change](draw(generator, 32), generator)
+            for key, value in score(other, CORNER).items():
+                dirty.setdefault((f"{key}/checkerboard", change), []).append(value)
+    columns = list(dict.fromkeys(column for _, column in dirty))
+    print("\n## Others' statistics on the same sets: AUC, N = 32, 64×64")
+    print("\nMultiplicative grids (1 is best), then changes that are no grid (0.5 is best).\n")
+    print("| statistic | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    for key in dict.fromkeys(k.split("/checkerboard")[0] for k in clean if "checkerboard" in k):
+        cells = []
+        for column in columns:
+            source = f"{key}/{'rows' if column.startswith('rows') else 'checkerboard'}"
+            cells.append(f"{auc(clean[source], dirty[source, column]):.2f}")
+        print(f"| {key} | " + " | ".join(cells) + " |")
 
 
 def speed(images: list[np.ndarray], count: int = 10000) -> None:

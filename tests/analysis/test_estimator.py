@@ -72,6 +72,17 @@ def test_sandwich_agrees_with_an_image_bootstrap(texture):
     assert np.all(abs(np.log(spread / stated)) < 0.45)
 
 
+def test_neighbors_agree_with_the_sandwich_where_nothing_is(texture):
+    """Off the lattice the estimator spreads as much as on it: both noise estimates say the same."""
+    crop = CropSums(1, (64, 64), (2, 4))
+    crop.add(torch.from_numpy(texture(300, 1, 64, 64)))
+    found = estimate(crop)
+    for amplitude in (found.replica, found.line, *found.trace):
+        ratio = amplitude.around[0] / amplitude.variance[0]
+        assert 0.5 < np.exp(np.log(ratio).mean()) < 2
+        assert 0.1 < ratio.min() and ratio.max() < 10
+
+
 def numbers(measurement):
     """Every number of a measurement, in order."""
 

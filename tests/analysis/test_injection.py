@@ -106,6 +106,12 @@ def test_random_sign_shows_as_excess_alone(texture):
     assert "excess found" in measure(dirty, (2, 4), value_range=(0, 255)).verdict(2)
 
 
+def test_fixed_grid_leaves_no_excess(texture):
+    dirty = inject(texture(100, 1, 64, 64), PATTERNS["checkerboard"], 4, "additive", None)
+    found = measure(dirty, (2, 4), value_range=(0, 255))
+    assert "line" in found.periods[2].found and "excess" not in found.periods[2].found
+
+
 def test_nearest_enlargement_shows_as_trace(texture):
     small = texture(100, 1, 32, 32)
     enlarged = small.repeat(2, axis=-1).repeat(2, axis=-2)
