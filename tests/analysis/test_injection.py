@@ -21,7 +21,7 @@ GRIDS = {
 }
 RANGES = [(0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-3.0, 5.0)]
 relaxed = settings(
-    max_examples=25,
+    max_examples=16,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
