@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from gen.commands.calibrate import calibrate
+from gen.commands.compare import compare
 from gen.commands.images import images
 from gen.commands.layer import layer
+from gen.commands.model import model
+from gen.commands.repair import repair
 from gen.options import ChoiceGroup
 
 
@@ -15,7 +18,7 @@ def main() -> None:
     """Hold one command per question."""
 
 
-for command in (images, layer, calibrate):
+for command in (images, layer, model, repair, compare, calibrate):
     main.add_command(command)
 
 if __name__ == "__main__":

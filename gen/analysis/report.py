@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from html import escape
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 MARK = '<meta name="generator" content="gen checkerboard report">'
 THUMBNAIL_SIDE = 256
 _OURS = re.compile(
-    r"((levels|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
+    r"((levels|history|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
 )
 HEADINGS = (
     "channel", "(fy, fx)", "period",
@@ -66,6 +67,7 @@ def write_report(
     thumbnails: np.ndarray | None = None,
     title: str = "Checkerboards",
     command: str = "",
+    more: Sequence[tuple[str, str, Sequence[Picture]]] = (),
 ) -> Path:
     """Write index.html, its pictures as PNG files, and measurement.json; returns the page's path.
 
@@ -75,6 +77,7 @@ def write_report(
         thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
         title: Heading of the page.
         command: What made the report, printed under the heading.
+        more: Sections of a heading, a text shown as it is, and pictures, after the verdict.
 
     Raises:
         ValueError: The folder holds files of others.
@@ -85,11 +88,11 @@ def write_report(
     for old in folder.iterdir():
         if _OURS.fullmatch(old.name):
             old.unlink()
-    for picture in (*pictures, *samples):
+    for picture in (*pictures, *samples, *(p for *_, extra in more for p in extra)):
         write_atomically(folder / picture.name, picture.png)
     plain = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
     write_atomically(folder / "measurement.json", f"{plain}\n".encode())
-    page = render(measurement, pictures, samples, title, command)
+    page = render(measurement, pictures, samples, title, command, more)
     write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"
 
@@ -193,6 +196,7 @@ def render(
     samples: list[Picture],
     title: str,
     command: str,
+    more: Sequence[tuple[str, str, Sequence[Picture]]] = (),
 ) -> str:
     """The page as text."""
     groups: dict[str, list[Picture]] = {}
@@ -200,6 +204,7 @@ def render(
         groups.setdefault(picture.name.split("-")[0].removesuffix(".png"), []).append(picture)
     sections = [
         f'<section class="verdict" aria-label="Verdict">{_verdicts(measurement)}</section>',
+        *(_section(heading, _text(text) + _figures([*extra])) for heading, text, extra in more),
         _section("How to read this", _figures(groups.pop("levels", []), f"<p>{ABOUT}</p>")),
         *(_section(HEADS[key], _figures(group)) for key, group in groups.items()),
         _section("Samples", _samples(samples)) if samples else "",
@@ -231,6 +236,10 @@ def render(
 
 def _section(heading: str, body: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{body}</section>"
+
+
+def _text(text: str) -> str:
+    return f'<div class="scroll" tabindex="0"><pre>{escape(text)}</pre></div>'
 
 
 def _verdicts(measurement: Measurement) -> str:

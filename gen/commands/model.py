@@ -1,0 +1,164 @@
+"""`analyze.py model`: level per period, table per layer, blame and advice for any generator."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gen.commands.images import check_arguments
+from gen.options import Command, GroupedOption
+
+if TYPE_CHECKING:
+    from gen.analysis.blame import Blame
+    from gen.analysis.layers import Trace
+
+EXPLAINED = 256  # inputs for layers and blame, which run the network many times
+
+
+class Range(click.ParamType):
+    """`-1,1` → (-1.0, 1.0)."""
+
+    name = "LOW,HIGH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """Parse, or fail with the form."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}; write the values of black and white: -1,1 or 0,1", param, ctx)
+        if not -1e6 < low < high < 1e6:
+            self.fail(f"{value!r}; black must be below white", param, ctx)
+        return low, high
+
+
+def source_options() -> list[click.Parameter]:
+    """What names a network, shared by the commands that take one."""
+    group = "Network"
+    return [
+        click.Argument(["source"], metavar="[RUN_OR_CHECKPOINT]", required=False),
+        GroupedOption(["--factory"], metavar="MODULE:CALLABLE", group=group,
+                      help="your own network: runs your code, importable module"),
+        GroupedOption(["--script"], metavar="FILE.py:CALLABLE", group=group,
+                      help="your own network: runs your code, a file"),
+        GroupedOption(["--range", "value_range"], type=Range(), default="-1,1", group=group,
+                      show_default=True, help="values of black and white in its images"),
+        GroupedOption(["--num"], type=click.IntRange(128), default=1024, group=group,
+                      show_default=True, metavar="N", help="samples to draw, 128 or more"),
+    ]  # fmt: skip
+
+
+def explain_model(
+    source: str | None,
+    factory: str | None,
+    script: str | None,
+    value_range: tuple[float, float],
+    num: int,
+    report: Path | None,
+    json_file: str | None,
+) -> None:
+    """Measure, trace, blame, advise."""
+    check_arguments(None, 0, json_file, report)
+    from gen.analysis.advice import advise
+    from gen.analysis.blame import blame, images_with
+    from gen.analysis.checkerboard import measure
+    from gen.analysis.history import read_history, since_when
+    from gen.analysis.layers import trace
+    from gen.networks import open_network
+
+    opened = open_network(source, factory, script)
+    inputs = opened.draw(num)
+    images = images_with(opened.network, inputs, {})
+    measurement = measure(images, value_range=value_range)
+    traced = trace(opened.network, inputs[:EXPLAINED])
+    blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
+    history = read_history(Path(source)) if source else []
+    since = "\n".join(since_when(history))
+    words = "\n".join(advise(measurement, traced, blamed))
+    layers = f"{traced}\n\n{blamed}"
+    text = "\n\n".join(filter(None, [str(measurement), layers, since, words]))
+    click.echo(text, err=json_file == "-")
+    if json_file:
+        plain = to_dict(traced, blamed) | {
+            "measurement": measurement.to_dict(),
+            "advice": words.splitlines(),
+        }
+        _write_json(json_file, plain)
+    if report:
+        from gen.analysis.history import draw_history
+        from gen.analysis.report import Picture, write_report
+
+        pictures = []
+        if history:
+            alt, caption = "Level per period over training steps", "Dots: detected; dashed: limit."
+            pictures.append(Picture("history.png", draw_history(history), alt, caption))
+        command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+        more = f"{words}\n\n{layers}\n\n{since}".strip()
+        low, high = value_range
+        thumbnails = ((images[:24] - low) * (255 / (high - low))).round().clamp(0, 255)
+        write_report(
+            measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
+            command, (("Which layer makes it", more, pictures),),
+        )  # fmt: skip
+        click.echo(f"Report: {report / 'index.html'}", err=True)
+
+
+def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
+    """Plain values of layers and shares for JSON (schema 1)."""
+    layers = [
+        {
+            "name": t.layer.name, "kind": t.layer.kind, "stride": t.layer.stride,
+            "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
+            "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
+            "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
+            "output": t.output.to_dict(), "handed_on": t.handed_on.to_dict(),
+        }
+        for t in traced.layers
+    ]  # fmt: skip
+    shares = {
+        str(period): [
+            {
+                "layer": s.layer.name, "share": s.share, "low": s.low, "high": s.high,
+                "balanced_db": s.balanced_db, "control_db": s.control_db,
+            }
+            for s in parts
+        ]
+        for period, parts in blamed.periods.items()
+    }  # fmt: skip
+    notes = list(dict.fromkeys((*traced.notes, *blamed.notes)))
+    return {"schema": 1, "layers": layers, "shares": shares, "notes": notes}
+
+
+def _write_json(target: str, plain: dict[str, Any]) -> None:
+    from gen.files import write_atomically
+
+    text = json.dumps(plain, indent=2, allow_nan=False)
+    if target == "-":
+        click.echo(text)
+    else:
+        write_atomically(target, f"{text}\n".encode())
+
+
+model = Command(
+    "model",
+    help="Explain a generator's grid: which layer, which period, since when, what to do.",
+    callback=explain_model,
+    params=[
+        *source_options(),
+        GroupedOption(["--report"], metavar="DIR", group="Output", type=click.Path(path_type=Path),
+                      help="write an HTML page with pictures"),
+        GroupedOption(["--json", "json_file"], metavar="FILE|-", group="Output",
+                      help="write JSON; - is stdout"),
+    ],
+    examples="""
+        python analyze.py model runs/00000-dcgan-shapes --report report/
+        python analyze.py model netG_epoch_24.pth
+        python analyze.py model vae.pt --script load_vae.py:build --range 0,1
+    """,
+)  # fmt: skip

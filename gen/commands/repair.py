@@ -1,0 +1,121 @@
+"""`analyze.py repair`: balance the last enlarging layer of a trained generator, or refuse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gen.commands.model import source_options
+from gen.options import Command, GroupedOption
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gen.analysis.repair import Repair
+    from gen.networks import Source
+
+SHOWN = 8
+
+
+def level(_ctx: Any, _param: Any, value: float | None) -> float | None:
+    """Refuse nan and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a level in dBc, such as -50")
+    return value
+
+
+def repair_model(
+    source: str | None,
+    factory: str | None,
+    script: str | None,
+    value_range: tuple[float, float],
+    num: int,
+    output: Path,
+    target: float | None,
+) -> None:
+    """Find the repair, print before and after, write the weights and a picture."""
+    picture = output.with_suffix(".png")
+    for path in (output, picture):
+        if path.exists() or not path.absolute().parent.is_dir():
+            raise click.UsageError(f"-o {path}: must be a new file in a directory that exists")
+    from gen.analysis.repair import repair
+    from gen.files import write_atomically
+    from gen.images import make_grid, save_png
+    from gen.networks import open_network
+
+    opened = open_network(source, factory, script)
+    found = repair(opened.network, opened.draw(num), target, value_range)
+    click.echo(str(found))
+    if found.refused:
+        raise ValueError("not repaired, nothing written")
+    own = source is not None and not (factory or script)
+    data = repaired_file(Path(source), found) if own else state_of(opened, found)
+    write_atomically(output, data)
+    save_png(picture, make_grid(before_after(opened, found, value_range), columns=SHOWN))
+    click.echo(f"{output}: repaired. {picture}: before, after, ten times the difference.", err=True)
+
+
+def before_after(opened: Source, found: Repair, value_range: tuple[float, float]) -> Tensor:
+    """Three rows of images, uint8: before, after, 10 × the difference around grey."""
+    import torch
+
+    from gen.analysis.blame import images_with
+
+    inputs, (low, high) = opened.draw(SHOWN), value_range
+    pair = [{}, {found.layer.enters: found.weight}]
+    before, after = (
+        (images_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
+        for weights in pair
+    )
+    difference = 127.5 + 10 * (after - before)
+    return torch.cat([before, after, difference]).round().clamp(0, 255).byte()
+
+
+def repaired_file(source: Path, found: Repair) -> bytes:
+    """The file with the new weight: in a run's averaged weights, or in the state dict."""
+    import torch
+
+    from gen.training.checkpoint import find_checkpoint, read_file, state_dict_in
+
+    content = read_file(find_checkpoint(source))
+    weights = content if state_dict_in(content) else content["ema"]
+    (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
+    weights[name] = found.weight.clone()
+    return _serialized(content, torch)
+
+
+def state_of(opened: Source, found: Repair) -> bytes:
+    """State dict of the user's own network with the new weight."""
+    import torch
+
+    found.apply(opened.network)
+    return _serialized(opened.network.state_dict(), torch)
+
+
+def _serialized(content: Any, torch: Any) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+repair = Command(
+    "repair",
+    help="Balance the last enlarging layer as little as the target asks for, or refuse.",
+    callback=repair_model,
+    params=[
+        *source_options(),
+        GroupedOption(["-o", "--output"], required=True, type=click.Path(path_type=Path),
+                      metavar="FILE", group="Repair", help="where the repaired weights go; new"),
+        GroupedOption(["--target"], type=float, callback=level, metavar="DBC", group="Repair",
+                      help="level to reach  [default: 10 dB below the present one]"),
+    ],
+    examples="""
+        python analyze.py repair runs/00000-dcgan-shapes -o repaired.pt
+        python analyze.py repair netG.pth -o mended.pth --target -50 --num 2048
+    """,
+)  # fmt: skip

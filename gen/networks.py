@@ -1,0 +1,101 @@
+"""Open any generator for analysis: a run, a checkpoint, or the user's own network.
+
+Own networks come from a callable that the user names (`--factory package.module:callable`,
+`--script file.py:callable`); this runs the user's own code by their explicit choice, as no
+checkpoint ever can. It is called with the path, if one was given, and returns
+
+- a network with an attribute `latent`, the length of its latent vectors (B, latent); or
+- (network, draw), where draw(n) gives n latents or maps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network in eval mode, and what it takes: `draw(n)` gives n inputs, always the same ones."""
+
+    name: str
+    network: nn.Module
+    draw: Callable[[int], Tensor]
+
+
+def open_network(path: str | None, factory: str | None = None, script: str | None = None) -> Source:
+    """The generator of a run or checkpoint, or what the user's callable makes.
+
+    Raises:
+        ValueError: Not exactly one source, or a callable that is not there or returns no network.
+        CheckpointError: As `gen.sampling.load`.
+    """
+    from gen.sampling import draw_latents, load
+
+    if factory and script:
+        raise ValueError("--factory and --script exclude each other")
+    if not (factory or script):
+        if path is None:
+            raise ValueError("name a run or checkpoint, or a network by --factory or --script")
+        made: Any = load(path, device="cpu")
+    else:
+        call = _from_module(factory) if factory else _from_file(script)
+        made = call(path) if path is not None else call()
+    network, draw = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    name = factory or script or path
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name} returned {type(network).__name__}; it must return an nn.Module")
+    if draw is None:
+        latent = getattr(network, "latent", None)
+        if type(latent) is not int:
+            raise ValueError(
+                f"{name}: the network has no whole number `latent`; return (network, draw) "
+                "where draw(n) gives n latents or maps"
+            )
+
+        def draw(count: int) -> Tensor:
+            return draw_latents(range(count), latent)
+
+    return Source(str(path or name), network.eval().requires_grad_(False), draw)
+
+
+def _split(named: str, form: str) -> tuple[str, str]:
+    place, colon, function = named.rpartition(":")
+    if not colon or not place or not function:
+        raise ValueError(f"{named!r}; write {form}")
+    return place, function
+
+
+def _from_module(named: str) -> Callable[..., Any]:
+    place, function = _split(named, "--factory package.module:callable")
+    try:
+        return _callable(importlib.import_module(place), function, named)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--factory {named}: {error}") from error
+
+
+def _from_file(named: str) -> Callable[..., Any]:
+    place, function = _split(named, "--script file.py:callable")
+    if not Path(place).is_file():
+        raise ValueError(f"--script {place}: no such file")
+    spec = importlib.util.spec_from_file_location("gen_user_script", place)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--script {place}: is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look their module up
+    spec.loader.exec_module(module)
+    return _callable(module, function, named)
+
+
+def _callable(module: Any, function: str, named: str) -> Callable[..., Any]:
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ValueError(f"{named}: has no callable {function!r}")
+    return found
