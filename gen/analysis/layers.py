@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -116,7 +117,8 @@ def _own_level(measurement: Measurement, layer: Layer) -> str:
         return "small" if "needs images" in period.undefined else "-"
     if period.detected and period.level_dbc is not None:
         return f"{period.level_dbc:.1f}"
-    return f"≤{period.level_upper_dbc:.0f}"
+    upper = period.level_upper_dbc
+    return "-" if upper is None or not math.isfinite(upper) else f"≤{upper:.0f}"
 
 
 def steady_state(network: nn.Module, layer: Layer, mu: Tensor, inputs: Tensor) -> Tensor:
@@ -164,10 +166,18 @@ class _Collector:
     def add(self, maps: Tensor) -> None:
         maps = maps.detach().float().cpu()
         if self.meter is None:
-            few = torch.linspace(0, maps.shape[1] - 1, min(CHANNELS, maps.shape[1])).round().long()
-            self.few, low, high = few.unique(), float(maps.min()), float(maps.max())
+            # Dead channels carry no signal; rarely active ones too few images to judge.
+            active = (maps.flatten(2).var(-1) > 0).float().mean(0) > 0.5
+            alive = active.nonzero().flatten() if active.any() else torch.arange(maps.shape[1])
+            few = torch.linspace(0, len(alive) - 1, min(CHANNELS, len(alive))).round().long()
+            self.few, low, high = alive[few], float(maps.min()), float(maps.max())
             self.meter = Meter(self.periods, (low, high) if high > low else (low, low + 1))
         self.meter.update(maps[:, self.few])
+
+    def compute(self) -> Measurement:
+        # Tiny maps with few active images make huge variances: no level, and no cause for alarm.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.meter.compute()
 
 
 class _Station:
@@ -204,8 +214,8 @@ class _Station:
             power = gain_lines(gains, means.mean(0)).abs().square()
             power = power.flatten(0, -2)[1:].sum(0)  # all q but 0
             predicted = _db(float((power / (self.variance / self.passes).clamp_min(1e-30)).mean()))
-        handed_on = images if self.following is None else self.handed_on.meter.compute()
-        output = self.output.meter.compute()
+        handed_on = images if self.following is None else self.handed_on.compute()
+        output = self.output.compute()
         return LayerTrace(self.layer, means, imbalance, predicted, output, handed_on)
 
 
@@ -246,7 +256,7 @@ def trace(network: nn.Module, inputs: Tensor) -> Trace:
 
     for batch in inputs.split(BATCH):
         result.add(run(network, batch, Watch(see)))
-    images = result.meter.compute()
+    images = result.compute()
     return Trace(tuple(s.conclude(images) for s in stations), images, tuple(notes))
 
 

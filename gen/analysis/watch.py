@@ -193,8 +193,14 @@ def find_layers(
     layers: list[Layer] = []
     notes: list[str] = []
     latest: list[Call] = []
+    reach = 0  # pixels of the largest map that a watched call returned
 
     def see(call: Call) -> None:
+        nonlocal reach
+        before = tuple(call.arguments["input"].shape[2:])
+        if kinds == ENLARGING and 0 < reach < math.prod(before):
+            notes.append(_unseen(f"before {call.name or call.kind}", before))
+        reach = max(reach, math.prod(before), math.prod(call.output.shape[2:]))
         layer = _layer_of(call, latest[0] if latest else None)
         if call.kind == "convolution":
             latest[:] = [call]
@@ -207,8 +213,8 @@ def find_layers(
     if kinds == ENLARGING and not (isinstance(images, Tensor) and images.ndim in (3, 4)):
         shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"the network returns {shown}; it must return images (N, C, H, W)")
-    if kinds == ENLARGING and layers and images.shape[2:].numel() > math.prod(layers[-1].large):
-        notes.append(_unseen(layers[-1], tuple(images.shape[2:]), "the output"))
+    if kinds == ENLARGING and 0 < reach < images.shape[2:].numel():
+        notes.append(_unseen("at the end", tuple(images.shape[2:])))
     if not layers:
         notes.append(
             "no layer found that enlarges maps by a torch function (transposed convolution, pixel "
@@ -258,21 +264,15 @@ def _add(layer: Layer, layers: list[Layer], notes: list[str]) -> None:
             "whole factor: it has no fixed period and is left out"
         )
         return
-    if (
-        layer.kind in ENLARGING
-        and layers
-        and math.prod(layer.small) > max(math.prod(known.large) for known in layers)
-    ):
-        notes.append(_unseen(layers[-1], layer.small, layer.name))
     if layer.kind == "subpixel" and layer.weight is None:
         notes.append(f"{layer.name}: no convolution directly before the shuffle; weights unseen")
     layers.append(layer)
 
 
-def _unseen(layer: Layer, size: tuple[int, ...], where: str) -> str:
+def _unseen(where: str, size: tuple[int, ...]) -> str:
     return (
-        f"between {layer.name} and {where} maps grow from {_size(layer.large)} to {_size(size)} "
-        "by something that cannot be seen; final periods of earlier layers are too small"
+        f"{where} maps grow to {_size(size)} by something that cannot be seen; final periods of "
+        "earlier layers are too small"
     )
 
 

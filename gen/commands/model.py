@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from gen.options import Command, GroupedOption
 if TYPE_CHECKING:
     from gen.analysis.blame import Blame
     from gen.analysis.layers import Trace
+    from gen.analysis.results import Measurement
+    from gen.analysis.watch import Layer
 
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
@@ -109,6 +112,14 @@ def explain_model(
         click.echo(f"Report: {report / 'index.html'}", err=True)
 
 
+def own_level(measurement: Measurement, layer: Layer) -> dict[str, Any]:
+    """Level at a layer's own period, as far as there is one."""
+    period = measurement.periods[math.lcm(*layer.stride)]
+    level = {"level_dbc": period.level_dbc, "level_upper_dbc": period.level_upper_dbc}
+    finite = {k: None if v is None or not math.isfinite(v) else v for k, v in level.items()}
+    return finite | {"detected": period.detected, "undefined": period.undefined}
+
+
 def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
     """Plain values of layers and shares for JSON (schema 1)."""
     layers = [
@@ -117,7 +128,7 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
             "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
             "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
             "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
-            "output": t.output.to_dict(), "handed_on": t.handed_on.to_dict(),
+            "born": own_level(t.output, t.layer), "passed_on": own_level(t.handed_on, t.layer),
         }
         for t in traced.layers
     ]  # fmt: skip

@@ -198,10 +198,13 @@ def test_says_what_it_cannot_see():
             return maps.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
     maps = torch.randn(1, 3, 4, 4)
-    assert (
-        "8x8 to 16x16 by something that cannot be seen" in find_layers(Hidden(only=0), maps)[1][0]
-    )
+    (note,) = find_layers(Hidden(only=0), maps)[1]
+    assert "at the end maps grow to 16x16 by something that cannot be seen" in note
     assert "no layer found" in find_layers(Hidden(only=1), maps)[1][0]
+    both = nn.Sequential(Hidden(only=0), nn.Conv2d(3, 3, 1))
+    assert find_layers(both, maps)[1][0].startswith("before 1 maps grow to 16x16")
+    padded = nn.Sequential(nn.ConvTranspose2d(3, 3, 2, 2), nn.ConvTranspose2d(3, 3, 4))
+    assert not find_layers(padded, maps)[1]  # stride 1 grows maps too, and has no lattice
     layers, notes = find_layers(nn.Upsample(size=(7, 7)), maps)
     assert not layers and "no whole factor" in notes[0]
     with pytest.raises(ValueError, match="must return images"):
