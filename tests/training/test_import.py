@@ -89,13 +89,15 @@ def test_neighbors_of_the_layout_are_not_taken_for_it(tmp_path):
         assert "does not know" in inspect(tmp_path / f"{name}.pth")
 
 
-def test_inspect_from_the_shell(finished_run, tmp_path):
+def test_inspect_names_a_run(finished_run):
     model, folder = finished_run
+    text = inspect(folder)
+    assert f"{find_checkpoint(folder)}: {model} of this toolkit after 6 steps" in text
+    assert "16x16, 3 channels" in text
+
+
+def test_inspect_from_the_shell(tmp_path):
     command = [sys.executable, "-W", "error", "-m", "gen.training.checkpoint", "inspect"]
-    run = subprocess.run([*command, folder], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert f"{model} of this toolkit after 6 steps" in run.stdout
-    assert str(find_checkpoint(folder)) in run.stdout and "16x16, 3 channels" in run.stdout
     run = subprocess.run([*command, tmp_path / "no"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines() == [
         f"Error: {tmp_path / 'no'}: no such run or checkpoint"
