@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py            about fifteen minutes on two cores
     python benchmarks/calibration.py --quick    under three
+    python benchmarks/calibration.py --speed    the comparison of speed alone, half a minute
 
 Images: crops of the photographs in ../shared/data/photos where present, else dead-leaves images
 made here. Every target stands beside its figure; the speed line compares with the azimuthal loop.
@@ -189,9 +190,10 @@ def speed(images: list[np.ndarray], count: int = 10000) -> None:
     draw = calibrate.crops(images, 32)
     stack = calibrate.to_8_bit(draw(np.random.default_rng(0), count))
     plain = stack[: count // 5, 0].astype(float)
-    rates: dict[str, list[float]] = {"measure": [], "loop": []}
     measure(stack[:200])
-    for _ in range(3):
+    print(f"\n## Speed: {count} grey images of 32×32 in memory, periods 2, 4, 8\n")
+    rates: dict[str, list[float]] = {"measure": [], "loop": []}
+    for _ in range(5):
         start = time.perf_counter()
         measure(stack, (2, 4, 8))
         rates["measure"].append(count / (time.perf_counter() - start))
@@ -200,24 +202,28 @@ def speed(images: list[np.ndarray], count: int = 10000) -> None:
             peers.azimuthal_average(image)
         rates["loop"].append(len(plain) / (time.perf_counter() - start))
     ours, loop = (float(np.median(v)) for v in rates.values())
-    print(f"\n## Speed: {count} grey images of 32×32 in memory, periods 2, 4, 8\n")
     print(
-        f"measure {ours:,.0f} images/s, azimuthal-profile loop {loop:,.0f} images/s, ratio", end=""
+        f"measure {ours:,.0f} images/s, azimuthal-profile loop {loop:,.0f} images/s, ratio"
+        f" {ours / loop:.1f}: {verdict(ours / loop, 5, np.inf)}",
+        flush=True,
     )
-    print(f" {ours / loop:.1f}: {verdict(ours / loop, 5, np.inf)}", flush=True)
 
 
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sets, under three minutes")
-    quick = parser.parse_args().quick
+    parser.add_argument("--speed", action="store_true", help="only the comparison of speed")
+    args = parser.parse_args()
+    quick = args.quick
     torch.set_num_threads(1)
     images, kind = load_images()
     print(f"# Calibration on {len(images)} images ({kind})", flush=True)
     start, sets = time.perf_counter(), 24 if quick else 120
     draw = calibrate.crops(images, 64)
     speed(images, 3000 if quick else 10000)
+    if args.speed:
+        return
     nulls(images, 40 if quick else 250)
     injections(images, sets)
     limits(draw, 12 if quick else 40)

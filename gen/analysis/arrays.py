@@ -24,12 +24,13 @@ class Arrays:
 
     Attributes:
         spectrum: (C', H, W) mean power in grey levels² per pixel, DC at (H//2, W//2), of images
-            cropped to `spectrum_size`.
+            cropped to whole periods.
         radial: Radial profile of luma with the lattice left out; `radial_full` with it.
         gains: (N, lines) complex gain of each image by itself, luma, columns as
-        `Measurement.lines`. mean_image: (C', H, W), not cropped. patterns: Per period the mean P×P
-        pattern (C', P, P), mean-free: the fixed grid itself. places: Per period (H, W): RMS
-        amplitude of the grid in the mean luma around each pixel.
+            `Measurement.lines`.
+        mean_image: (C', H, W), not cropped.
+        patterns: Per period the mean P×P pattern (C', P, P), mean-free: the fixed grid itself.
+        places: Per period (H, W): RMS amplitude of the grid in the mean luma around each pixel.
     """
 
     spectrum: Values
@@ -82,14 +83,18 @@ def _pattern(crop: CropSums, period: int) -> Values:
 
 
 def _place(mean: Values, period: int, crop: CropSums) -> Values:
-    """Local RMS amplitude of the lines of `period` in an image, smoothed over about two periods."""
+    """Local RMS amplitude of the lines of `period` in an image, smoothed over about two periods.
+
+    The image is continued by its mirror image: opposite borders that differ would read as a grid.
+    """
     height, width = mean.shape
-    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)
-    spectrum, energy = np.fft.fft2(mean - mean.mean()), np.zeros_like(mean)
+    mean = np.pad(mean - mean.mean(), ((0, height), (0, width)), mode="symmetric")
+    fy, fx = np.fft.fftfreq(2 * height)[:, None], np.fft.fftfreq(2 * width)
+    spectrum, energy = np.fft.fft2(mean), np.zeros_like(mean)
     for a, b in crop.lines[period]:
         shifted = ((fy - a / period + 0.5) % 1 - 0.5) ** 2 + (
             (fx - b / period + 0.5) % 1 - 0.5
         ) ** 2
         local = np.fft.ifft2(spectrum * np.exp(-2 * np.pi**2 * period**2 * shifted))
         energy += degrees((a, b), period) * np.abs(local) ** 2
-    return np.sqrt(energy)
+    return np.sqrt(energy[:height, :width])

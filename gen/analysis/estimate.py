@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.analysis.accumulate import DISTANCES, TRACES, CropSums
+from gen.analysis.accumulate import TRACES, CropSums
 from gen.analysis.lattice import degrees
+from gen.analysis.matrices import DISTANCES
 from gen.analysis.spectrum import RadialProfile, full_plane
 from gen.analysis.statistics import f_test
 
@@ -147,7 +148,9 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
         return torch.fft.fft2(crop.sums[name]).numpy()
 
     b1, m11 = everywhere(f"b1/{period}"), everywhere(f"m11/{period}").real
-    b2, m12, m22 = everywhere("b2"), everywhere("m12"), everywhere("m22").real
+    b2, m12 = everywhere("b2"), everywhere("m12")
+    spread = torch.fft.ifft2(crop.sums["weights"]).real
+    m22 = torch.fft.fft2(spread * crop.window_power).real.numpy()
     determinant = np.maximum(m11 * m22 - np.abs(m12) ** 2, FLOOR)
     gain = (b1 * m22 - b2 * m12) / determinant
     # The gain's variance goes with 1/M₁₁, which varies from the neighbors to the line.
@@ -158,7 +161,7 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
     g = gain[:, ky, kx]
     grid = ((b2 * m11 - b1 * m12.conj()) / determinant)[:, ky, kx]
     m11, m12, m22 = (m[:, ky, kx] for m in (m11, m12, m22))
-    second = crop.sums[f"gain/{period}"].numpy()
+    second = crop.sums["gain"][:, first:last].numpy()
     bread = np.linalg.pinv(_real_form(m11, m12, m22))
     scores = _score_map(g, grid)
     meat = scores @ second @ np.swapaxes(scores, -1, -2)

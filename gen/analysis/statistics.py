@@ -58,18 +58,20 @@ def interval(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike)
     """Bound |θ| at 95 % by inverting the noncentral χ²_c of c·|θ̂|²/V: [low, high].
 
     That the variance itself is an estimate widens it by the ratio of the quantiles of t and normal.
+    The upper bound is never below that of a median reading of mere noise: a reading of nearly zero
+    is luck, and tells no more.
     """
-    from scipy.special import chndtrinc, stdtrit
+    from scipy.special import chdtri, chndtrinc, stdtrit
 
     power, variance, c, df = np.broadcast_arrays(
         *(np.asarray(v, float) for v in (power, variance, c, df))
     )
     wide = np.maximum(variance * (stdtrit(df, 0.975) / 1.959964) ** 2, FLOOR)
     reach = c * power / wide
-    near = np.minimum(reach, LARGE)
     bounds = []
     for probability, sign in ((0.975, -1), (0.025, 1)):
-        exact = np.nan_to_num(chndtrinc(near, c, probability))
+        read = reach if sign < 0 else np.maximum(reach, chdtri(c, 0.5))
+        exact = np.nan_to_num(chndtrinc(np.minimum(read, LARGE), c, probability))
         exact = np.sqrt(np.where(exact < FLOOR, 0, exact))
         normal = np.sqrt(reach) + sign * 1.959964
         bounds.append(np.where(reach < LARGE, exact, normal) * np.sqrt(wide / c))

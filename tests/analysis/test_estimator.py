@@ -128,6 +128,33 @@ def test_a_meter_keeps_little_per_image(texture):
     assert kept / 500 <= 4096
 
 
+def test_places_show_the_grid_and_not_the_borders():
+    """Opposite borders differ by 200 grey levels, the grid in the middle has an amplitude of 2."""
+    grid = np.zeros((64, 64))
+    grid[20:44, 20:44] = 2 * (-1.0) ** np.add.outer(np.arange(24), np.arange(24))
+    noise = np.random.default_rng(0).normal(0, 3, (40, 1, 64, 64))
+    images = noise + grid + np.linspace(0, 200, 64)[:, None]
+    place = measure(images, (2,), value_range=(0, 255)).arrays.places[2]
+    assert place.shape == (64, 64) and place[32, 32] == pytest.approx(2, rel=0.1)
+    assert max(place[[0, -1]].max(), place[:, [0, -1]].max()) < 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("size", "step"), [((32, 32), 64), ((48, 50), 27), ((28, 34), 18)])
+def test_an_image_reads_alike_wherever_it_stands_in_a_batch(size, step, threads):
+    """Bit by bit in float32, or no merge could give the sums of the whole to 1e-9."""
+    images = 200 * torch.rand(step, 2, *size, generator=torch.Generator().manual_seed(0))
+    crop, before = CropSums(2, size, (2,)), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    shifts = (0, 1, step // 2, step - 1)
+    for shift in shifts:
+        crop.record(images.roll(shift, 0))
+    torch.set_num_threads(before)
+    for shift, record in zip(shifts, crop.records, strict=True):
+        for name, value in record.items():
+            assert torch.equal(value.roll(-shift, 0), crop.records[0][name]), name
+
+
 def test_json_round_trip(texture):
     images = texture(40, 3, 32, 32)
     found = measure(images * (1 + 0.03 * (-1.0) ** np.arange(32)), (2, 4, 8), images, (0, 255))

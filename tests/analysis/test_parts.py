@@ -86,6 +86,14 @@ def test_intervals_cover(c, theta, df):
     assert 0.93 < np.mean((low <= theta) & (theta <= high)) < 0.985
 
 
+@pytest.mark.parametrize("c", [1, 2])
+def test_an_interval_holds_its_reading_however_small(c):
+    readings = np.array([0.0, 1e-9, 1e-3, 0.1, 1.0, 4.0])
+    low, high = interval(readings**2, np.ones(6), c, 100)
+    assert np.all(low <= readings) and np.all(readings < high)
+    assert np.all(np.diff(high) >= 0) and high[0] > 1.5
+
+
 def test_f_test_without_variance():
     assert f_test([0.0, 1.0], [0.0, 0.0], 1, 5).tolist() == [1, 1]
 

@@ -1,0 +1,81 @@
+"""Index lists and matrices that one pass over images multiplies with; all depend on size alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.analysis.lattice import Bin, near_lattice, signed_bins
+
+# The spectrum below so many bins belongs to DC and its window leakage: the fit leaves it out.
+FITTED = 4
+DISTANCES = (2, 3, 4)
+
+
+def whitening_basis(periods: tuple[int, ...], size: Bin) -> tuple[Tensor, Tensor]:
+    """Matrices of the fit of ln v: to -ln v on the full plane, and from ln|X|² on the half plane.
+
+    Shapes (5, H·W) and (H·(W//2+1), 6), the last column being the mean. The second is zero at the
+    bins that the fit must not see: nearer than `FITTED` bins to DC and within one bin of a lattice
+    line.
+    """
+    ky, kx = np.meshgrid(*(abs(signed_bins(n)) for n in size), indexing="ij")
+    radius = np.hypot(ky / size[0], kx / size[1])
+    log_radius = np.log(np.maximum(radius, 1 / max(size)) * min(size) / FITTED)
+    bend = np.maximum(log_radius, 0) ** 2  # towards DC, unseen by the fit, a power law continues
+    ridges = 1 / (1 + kx**2), 1 / (1 + ky**2)
+    basis = np.stack([np.ones_like(radius), log_radius, bend, *ridges])
+    half = slice(size[1] // 2 + 1)
+    seen = ((np.maximum(ky, kx) >= FITTED) & ~near_lattice(periods, size, 1))[:, half].ravel()
+    fit = np.zeros((seen.size, 6))
+    fit[seen, :5] = np.linalg.pinv(basis[..., half].reshape(5, -1)[:, seen])
+    fit[:, 5] = seen / seen.sum()
+    return torch.from_numpy(-basis.reshape(5, -1)), torch.from_numpy(fit)
+
+
+def excess_bins(center: np.ndarray, size: Bin) -> np.ndarray:
+    """Flat rfft2 bins (1 + 12) of a line and of its neighbours at distances 2, 3, 4 on both axes.
+
+    A line on an axis has its neighbours on that axis alone, listed twice.
+    """
+    steps = [(0, 0)]
+    for distance in DISTANCES:
+        along_y, along_x = (distance, 0), (0, distance)
+        if center[0] == 0:
+            along_y = along_x
+        elif center[1] == 0:
+            along_x = along_y
+        steps += [s for a, b in (along_y, along_x) for s in ((a, b), (-a, -b))]
+    ky, kx = ((center + np.array(steps)) % size).T
+    mirrored = kx > size[1] // 2
+    ky, kx = np.where(mirrored, -ky % size[0], ky), np.where(mirrored, size[1] - kx, kx)
+    return ky * (size[1] // 2 + 1) + kx
+
+
+def synthesis(window: Tensor, taps: Tensor) -> Tensor:
+    """Matrix (1 + 2·taps, H·W·2): from (1, re and im of some bins) to pairs (window, their IFFT).
+
+    `taps` are flat bins of the full plane; only the real part of the IFFT comes out.
+    """
+    height, width = window.shape
+    ky, kx = taps // width, taps % width
+    rows = torch.arange(height, dtype=torch.float64)[:, None, None] / height
+    columns = torch.arange(width, dtype=torch.float64)[:, None] / width
+    phase = 2 * math.pi * (rows * ky + columns * kx).flatten(0, 1).T
+    waves = torch.stack([phase.cos(), -phase.sin()], 1).flatten(0, 1) / (height * width)
+    zero = torch.zeros_like(waves)
+    first = torch.stack([window.flatten(), zero[0]], -1)
+    return torch.cat([first[None], torch.stack([zero, waves], -1)]).flatten(1).float()
+
+
+def lattice_fourier(lines: dict[int, tuple[Bin, ...]], repeat: int, width: int) -> Tensor:
+    """DFT matrix (Q·W, 2·lines) from rows folded modulo Q to all lines, re then im."""
+    frequencies = [(a / period, b / period) for period, own in lines.items() for a, b in own]
+    fy, fx = torch.tensor(frequencies, dtype=torch.float64).T
+    rows = torch.arange(repeat, dtype=torch.float64)[:, None, None]
+    columns = torch.arange(width, dtype=torch.float64)[:, None]
+    phase = -2 * math.pi * (rows * fy + columns * fx)
+    return torch.cat([phase.cos(), phase.sin()], -1).flatten(0, 1).float()
