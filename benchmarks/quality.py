@@ -146,7 +146,7 @@ def main() -> None:
     figures = {"classifier_accuracy": accuracy(network, given.data_root)}
     print(f"classifier: {figures['classifier_accuracy']:.2%} of test digits right", flush=True)
 
-    run = trained(given, "dcgan", 32, 32, "--lr", "1e-3")
+    run = trained(given, "dcgan", 32, 64, "--lr", "2e-3", "--ema-half-life", "30000")
     score, shares = classifier_score(network, run)
     figures |= {"dcgan_score": score, "dcgan_shares": shares.tolist()}
     print(f"dcgan: score {score:.2f} of 10, rarest class {shares.min():.1%}", flush=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gen.config import RunConfig
+
+# Networks and images here are tiny: a second thread gains nothing, and waits on busy machines.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def small_config(model: str = "dcgan", **training) -> RunConfig:
