@@ -117,7 +117,7 @@ def trained(given: argparse.Namespace, model: str, size: int, batch: int, *optio
     steps = str(epochs * (60_000 // batch))
     options = ("--size", str(size), "--batch-size", str(batch), "--steps", steps, *options)
     options = (*options, "--precision", given.precision)
-    folder = given.outdir / f"{model}{'-'.join(options).replace('--', '-')}"
+    folder = given.outdir / "-".join([model, *(option.lstrip("-") for option in options)])
     for run in folder.glob(f"*/checkpoints/step-{int(steps):08d}.pt"):
         return run.parent.parent
     command = ["train.py", model, "--data", "mnist", *options, "--snapshot-every", "100000"]

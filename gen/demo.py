@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outdir", default="runs/demo", help="parent of the two runs")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=[2500, 1200], metavar=("DCGAN", "VAE")
+        "--steps", type=int, nargs=2, default=[2200, 1000], metavar=("DCGAN", "VAE")
     )
     given = parser.parse_args()
     clock = time.perf_counter()
