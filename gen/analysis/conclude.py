@@ -24,7 +24,14 @@ from gen.analysis.results import (
     Replica,
     Trace,
 )
-from gen.analysis.statistics import DB_PER_NEPER, decibels, detectable, holm, interval
+from gen.analysis.statistics import (
+    DB_PER_NEPER,
+    decibels,
+    detectable,
+    holm,
+    interval,
+    t_quantile,
+)
 
 if TYPE_CHECKING:
     from gen.analysis.checkerboard import Meter
@@ -257,9 +264,7 @@ def _replica_columns(a: Amplitude, pick: list[int], table: Table) -> dict[str, l
 
 
 def _excess(r: LogRatio, channel: int, i: int, p_value: float) -> Excess:
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(r.df[channel, 0], 0.975) * np.sqrt(r.variance[channel, i]))
+    half = float(t_quantile(r.df[channel, 0]) * np.sqrt(r.variance[channel, i]))
     value = float(r.value[channel, i])
     return Excess(
         value * DB_PER_NEPER,

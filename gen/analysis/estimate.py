@@ -24,6 +24,8 @@ from gen.analysis.statistics import f_test
 Values = NDArray[np.float64]
 # Hann-windowed neighbors are correlated: so many bins carry one independent value.
 BINS_PER_VALUE = {"interior": 2.25, "axis": 1.5}
+# Relative to the largest term; healthy sums stand far above it.
+ROUNDING = 1e-9
 FLOOR = 1e-100
 
 
@@ -151,7 +153,9 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
     b2, m12 = everywhere("b2"), everywhere("m12")
     spread = torch.fft.ifft2(crop.sums["weights"]).real
     m22 = torch.fft.fft2(spread * crop.window_power).real.numpy()
-    determinant = np.maximum(m11 * m22 - np.abs(m12) ** 2, FLOOR)
+    # Sums that one image dominates can cancel down to float32 rounding, or below zero.
+    m11, m22 = (np.maximum(m, ROUNDING * m.max((-2, -1), keepdims=True)) for m in (m11, m22))
+    determinant = np.maximum(m11 * m22 - np.abs(m12) ** 2, ROUNDING * m11 * m22 + FLOOR)
     gain = (b1 * m22 - b2 * m12) / determinant
     # The gain's variance goes with 1/M₁₁, which varies from the neighbors to the line.
     around, around_df = _around(crop, np.abs(gain) ** 2 * m11, first, last)

@@ -54,6 +54,16 @@ def _large(ratio: Values, c: Values, df: Values, probability: float) -> Values:
     return low**2
 
 
+def t_quantile(df: ArrayLike) -> Values:
+    """97.5 % quantile of Student's t, at most 10⁶: an interval so wide says "anything", finitely.
+
+    Where one image outweighs all others together, df is nearly 0 and the quantile overflows.
+    """
+    from scipy.special import stdtrit
+
+    return np.minimum(stdtrit(df, 0.975), 1e6)
+
+
 def interval(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike) -> list[Values]:
     """Bound |θ| at 95 % by inverting the noncentral χ²_c of c·|θ̂|²/V: [low, high].
 
@@ -61,12 +71,12 @@ def interval(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike)
     The upper bound is never below that of a median reading of mere noise: a reading of nearly zero
     is luck, and tells no more.
     """
-    from scipy.special import chdtri, chndtrinc, stdtrit
+    from scipy.special import chdtri, chndtrinc
 
     power, variance, c, df = np.broadcast_arrays(
         *(np.asarray(v, float) for v in (power, variance, c, df))
     )
-    wide = np.maximum(variance * (stdtrit(df, 0.975) / 1.959964) ** 2, FLOOR)
+    wide = np.maximum(variance * (t_quantile(df) / 1.959964) ** 2, FLOOR)
     reach = c * power / wide
     bounds = []
     for probability, sign in ((0.975, -1), (0.025, 1)):

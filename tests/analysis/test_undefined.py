@@ -1,5 +1,7 @@
 """What cannot be measured says why, and never poisons what can."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,15 @@ def test_input_is_left_alone(texture):
     before = images.clone()
     measure(images, (2,), value_range=(0, 255))
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("size", [(13, 13), (16, 16), (24, 18)])
+@pytest.mark.parametrize("spread", [3.0, 8.0])
+def test_one_image_that_outweighs_all_others_gives_finite_numbers(size, spread):
+    """The effective number of images is then 1: intervals are wide, not overflowing."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        scale = np.exp(spread * rng.standard_normal((40, 1, 1, 1)))
+        images = 128 + np.clip(scale, 0, 40) * rng.standard_normal((40, 3, *size))
+        found = measure(images, value_range=(0, 255))
+        json.dumps(found.to_dict(), allow_nan=False)
