@@ -21,6 +21,7 @@ ALLOWED = {
         "gen.analysis", "models",
     },
     "gen/sampling.py": {"gen.device", "gen.images", "gen.training.checkpoint", "models"},
+    "gen/networks.py": {"gen.sampling"},
     "gen/measuring.py": {"gen.analysis", "gen.data", "gen.sampling", "gen.training.checkpoint"},
 }  # fmt: skip
 
