@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 BATCH = 64
+MEANINGLESS = 20.0  # dBc
 # Feature maps have hundreds of channels; so many, evenly spaced, tell their level well enough.
 CHANNELS = 12
 LOCAL_MEANS = 512
@@ -111,14 +112,15 @@ def _number(value: float | None) -> str:
 
 
 def _own_level(measurement: Measurement, layer: Layer) -> str:
-    """Level at the layer's own period; with ≤ where nothing was detected."""
+    """Level at the layer's own period; with ≤ where nothing was detected, - if nothing is known."""
     period = measurement.periods[math.lcm(*layer.stride)]
     if period.undefined:
         return "small" if "needs images" in period.undefined else "-"
     if period.detected and period.level_dbc is not None:
         return f"{period.level_dbc:.1f}"
     upper = period.level_upper_dbc
-    return "-" if upper is None or not math.isfinite(upper) else f"≤{upper:.0f}"
+    # A bound far above the carrier (0 dBc) tells nothing: one map outweighs all the others.
+    return "-" if upper is None or not upper < MEANINGLESS else f"≤{upper:.0f}"
 
 
 def steady_state(network: nn.Module, layer: Layer, mu: Tensor, inputs: Tensor) -> Tensor:
