@@ -333,21 +333,6 @@ def test_a_sheet_of_empty_cells(tmp_path):
 # Real processes
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["images", "--help"], ["images", "x", "--gap", "1"]]
-)
-def test_help_and_usage_errors_answer_at_once(arguments):
-    command = [sys.executable, "-X", "importtime", "analyze.py", *arguments]
-    times = []
-    for _ in range(3):
-        clock = time.perf_counter()
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        times.append(time.perf_counter() - clock)
-    assert result.returncode == (0 if "--help" in arguments else 2)
-    assert " torch" not in result.stderr
-    assert min(times) < 0.5
-
-
 def test_a_process_from_another_directory(checkered, tmp_path):
     command = [sys.executable, str(ROOT / "analyze.py"), "images", str(checkered)]
     result = subprocess.run(

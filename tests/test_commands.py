@@ -42,6 +42,9 @@ def photos(tmp_path):
         ["train.py", "gan"],
         ["sample.py", "--help"],
         ["sample.py", "x", "--seeds", "y", "--grid", "g.png"],
+        ["analyze.py", "--help"],
+        ["analyze.py", "images", "--help"],
+        ["analyze.py", "images", "x", "--gap", "1"],
     ],
 )
 def test_help_and_usage_errors_answer_at_once(arguments):

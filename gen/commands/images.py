@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.output import write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
-    from gen.analysis.results import Measurement
+    pass
 
 
 def periods_of(_ctx: Any, _param: Any, text: str) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ def measure_images(
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
     click.echo(text, err=json_file == "-")
     if json_file:
-        write_json(measurement, json_file)
+        write_json(measurement.to_dict(), json_file)
     if report:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         title = f"Checkerboards in {path.resolve().name}"
@@ -94,17 +94,6 @@ def measure_images(
     if fail_above is not None and (above := periods_above(measurement, fail_above)):
         click.echo(f"Above {fail_above:g} dBc: {', '.join(above)}", err=True)
         sys.exit(3)
-
-
-def write_json(measurement: Measurement, target: str) -> None:
-    """To a file, whole or not at all, or to stdout for `-`."""
-    from gen.files import write_atomically
-
-    text = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
-    if target == "-":
-        click.echo(text)
-    else:
-        write_atomically(target, f"{text}\n".encode())
 
 
 def _option(group: str, *names: str, **settings: Any) -> GroupedOption:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.output import write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
@@ -47,25 +47,14 @@ def explain_layer(
             "kernel": kernel, "stride": stride, "padding": padding,
             "output_padding": output_padding, "dilation": dilation,
         }  # fmt: skip
-        plain = json.dumps(
-            {
-                "schema": 1, **given, "pattern": found.pattern.tolist(),
-                "counts": found.counts.tolist(), "holes": found.holes, "even": found.even,
-                "verdict": sentence, "instead": instead,
-            }
-        )  # fmt: skip
-        _write(json_file, plain)
+        plain = {
+            "schema": 1, **given, "pattern": found.pattern.tolist(),
+            "counts": found.counts.tolist(), "holes": found.holes, "even": found.even,
+            "verdict": sentence, "instead": instead,
+        }  # fmt: skip
+        write_json(plain, json_file, indent=None)
     if plot:
         plot_overlap(found, sentence, plot)
-
-
-def _write(target: str, text: str) -> None:
-    from gen.files import write_atomically
-
-    if target == "-":
-        click.echo(text)
-    else:
-        write_atomically(target, f"{text}\n".encode())
 
 
 def draw(found: Overlap) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
+from gen.commands.output import write_json
 from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def explain_model(
             "measurement": measurement.to_dict(),
             "advice": words.splitlines(),
         }
-        _write_json(json_file, plain)
+        write_json(plain, json_file)
     if report:
         from gen.analysis.history import draw_history
         from gen.analysis.report import Picture, write_report
@@ -144,16 +144,6 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
     }  # fmt: skip
     notes = list(dict.fromkeys((*traced.notes, *blamed.notes)))
     return {"schema": 1, "layers": layers, "shares": shares, "notes": notes}
-
-
-def _write_json(target: str, plain: dict[str, Any]) -> None:
-    from gen.files import write_atomically
-
-    text = json.dumps(plain, indent=2, allow_nan=False)
-    if target == "-":
-        click.echo(text)
-    else:
-        write_atomically(target, f"{text}\n".encode())
 
 
 model = Command(
