@@ -213,7 +213,8 @@ class Trainer:
                 log.metrics(0, grid_metrics(decoder_of(self.average.module)))
                 self.snapshot(log)
             since, clock = self.step, time.perf_counter()
-            while self.step < training.steps and not caught:
+            stopping = False
+            while self.step < training.steps and not stopping:
                 means.add(
                     train_step(self.objective, self.to_device(next(stream)), self.step, autocast)
                 )
@@ -222,7 +223,9 @@ class Trainer:
                 progress.advance()
 
                 # Reading metrics waits for the device, so it happens at the logging rhythm.
-                last = self.step == training.steps or bool(caught)
+                # Signals are looked at once a step: one that comes later is saved by the next.
+                stopping = bool(caught)
+                last = self.step == training.steps or stopping
                 snapshot = last or self.step % training.snapshot_every == 0
                 if snapshot or self.step % training.log_every == 0:
                     values = means.read()
