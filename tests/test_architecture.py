@@ -18,9 +18,9 @@ ALLOWED = {
     "gen/analysis": {"gen.files"},
     "gen/training": {
         "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.sampling",
-        "gen.analysis", "models",
+        "gen.signals", "gen.analysis", "models",
     },
-    "gen/sampling.py": {"gen.device", "gen.images", "gen.training.checkpoint", "models"},
+    "gen/sampling": {"gen.device", "gen.images", "gen.training.checkpoint", "models"},
     "gen/networks.py": {"gen.sampling"},
     "gen/measuring.py": {"gen.analysis", "gen.data", "gen.sampling", "gen.training.checkpoint"},
 }  # fmt: skip

@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from gen.device import pick_device
 from gen.files import write_atomically
 from gen.images import to_float, to_uint8
 from gen.sampling import decoder_of, sample_images
+from gen.signals import caught_signals
 from models.build import build_modules
 
 from .checkpoint import save_checkpoint
@@ -81,23 +81,6 @@ class Means:
         means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         self.__init__()
         return means
-
-
-@contextlib.contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, to be looked at between steps; a second one kills."""
-    caught: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Trainer:

@@ -1,8 +1,4 @@
-"""Samples: image i from seed i, whatever the batch size, the order or the company.
-
-from gen.sampling import load, sample_images
-images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint8 (64, C, H, W)
-"""
+"""Latents of seeds, and the images that a trained decoder makes of them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""Samples: image i from seed i, whatever the batch size, the order or the company.
+
+from gen.sampling import load, sample_images
+images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint8 (64, C, H, W)
+"""
+
+from gen.sampling.draw import (
+    GROUP,
+    Generator,
+    decode_latents,
+    decoder_of,
+    draw_latents,
+    load,
+    sample_batches,
+    sample_images,
+)
+
+__all__ = [
+    "GROUP",
+    "Generator",
+    "decode_latents",
+    "decoder_of",
+    "draw_latents",
+    "load",
+    "sample_batches",
+    "sample_images",
+]
