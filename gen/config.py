@@ -85,14 +85,13 @@ def _has_type(value: Any, hint: Any) -> bool:
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    """The networks."""
+    """What all networks share."""
 
     model: str = "dcgan"
     size: tuple[int, int] = option(
         (64, 64), "image size, S or HxW", unit="pixels", low=8, high=4096
     )
     channels: int = option(0, "1 gray, 3 RGB, 4 RGBA; 0 takes the data's own", low=0, high=4)
-    latent: int = option(100, "length of the latent vector", low=1, high=65536)
     width: int = option(64, "channels of the finest inner map", low=1, high=4096)
     upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
     kernel_size: int = option(
@@ -115,6 +114,23 @@ class ModelConfig(Checked):
             )
         if self.channels == 2:
             raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.size))
+        return (
+            f"{size}, {self.channels} channels, width {self.width}, "
+            f"{self.upsample} k{self.kernel_size}"
+        )
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(ModelConfig):
+    """Networks that make images of latents."""
+
+    latent: int = option(100, "length of the latent vector", low=1, high=65536)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, latent {self.latent}"
 
 
 @dataclass(frozen=True)
@@ -177,16 +193,18 @@ class TrainingConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelKind:
-    """What the command line offers for one model: its objective and where defaults differ."""
+    """What the command line offers for one model, and where its defaults differ."""
 
+    networks: type[ModelConfig]
     objective: type[Checked]
     help: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 MODELS: dict[str, ModelKind] = {
-    "dcgan": ModelKind(GANConfig, "Train a DCGAN (Radford et al. 2016)."),
+    "dcgan": ModelKind(GeneratorConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
     "vae": ModelKind(
+        GeneratorConfig,
         VAEConfig,
         "Train a convolutional VAE (Kingma and Welling 2014).",
         {"latent": 20, "batch_size": 128},
@@ -217,7 +235,7 @@ class RunConfig:
         if model not in MODELS:
             raise ValueError(f"model is {model!r}; must be one of {', '.join(MODELS)}")
         return {
-            "model": ModelConfig,
+            "model": MODELS[model].networks,
             "data": DataConfig,
             "objective": MODELS[model].objective,
             "training": TrainingConfig,

@@ -44,6 +44,7 @@ MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {"dcgan": _dcgan, "va
 def build_modules(config: Any) -> dict[str, nn.Module]:
     """The initialised networks of `config.model`, by the names a checkpoint knows them by.
 
-    `config` has the fields of `gen.config.ModelConfig`. Weights are drawn from torch's global RNG.
+    `config` is the model's section of a run, of the class that `gen.config.MODELS` names. Weights
+    are drawn from torch's global RNG.
     """
     return MODELS[config.model](config)

@@ -117,11 +117,9 @@ def inspect(path: Path | str) -> str:
     if weights is None:
         content = check_content(path, content)
         model = content["config"].model
-        size = "x".join(map(str, model.size))
         lines = [
             f"{path}: {model.model} of this toolkit after {content['step']} steps",
-            f"{size}, {model.channels} channels, latent {model.latent}, width {model.width}, "
-            f"{model.upsample} k{model.kernel_size}",
+            str(model),
         ]
         lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
         return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -46,12 +47,15 @@ class RunLog:
         self.rows = rows.open("a")
         self.events = SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Append one row and one event per value."""
-        self.rows.write(json.dumps({"step": step, **values}) + "\n")
+    def metrics(self, step: int, values: dict[str, float], warnings: Sequence[str] = ()) -> None:
+        """Append one row and one event per value; warnings as `"warnings": [...]` and as text."""
+        row = {"step": step, **values, **({"warnings": list(warnings)} if warnings else {})}
+        self.rows.write(json.dumps(row) + "\n")
         self.rows.flush()
         for name, value in values.items():
             self.events.add_scalar(name, value, step)
+        if warnings:
+            self.events.add_text("warnings", "  \n".join(warnings), step)
 
     def pictures(self, name: str, images: Tensor, step: int) -> None:
         """Write a sheet of uint8 images (B, C, H, W) as samples/NAME-step-….png and as an event."""
@@ -93,6 +97,10 @@ class Progress:
         if self.bar.disable and (now - self.printed >= 10 or step == self.total):
             print(f"step {step}/{self.total}  {text}", file=sys.stderr, flush=True)
             self.printed = now
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

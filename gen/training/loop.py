@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import time
@@ -21,16 +20,14 @@ from gen.data.sampler import batches
 from gen.device import pick_device
 from gen.files import write_atomically
 from gen.images import to_float, to_uint8
-from gen.sampling import decoder_of, sample_images
 from gen.signals import caught_signals
 from models.build import build_modules
 
 from .checkpoint import save_checkpoint
 from .log import Progress, RunLog
-from .monitor import grid_metrics
 from .objectives import Metrics, Objective, Phase, build_objective
 
-PREVIEW = 64  # images on a sample sheet
+HELD = 64  # images that every snapshot looks at
 
 
 class TrainingError(Exception):
@@ -101,7 +98,7 @@ class Trainer:
         }
         self.objective = build_objective(config, self.modules)
 
-        # The average of weights and batch-norm buffers that samples are drawn from. Averaging
+        # The average of weights and batch-norm buffers that snapshots look at. Averaging
         # once per step, a half-life of h images is a decay of 2^(−B/h).
         half_life = training.ema_half_life
         decay = 2 ** (-training.batch_size / half_life) if half_life else 0.0
@@ -149,23 +146,33 @@ class Trainer:
         )
         return path
 
-    def snapshot(self, log: RunLog) -> None:
-        """Checkpoint, samples of seeds 0 … 63 and what else the objective can show."""
+    def held(self) -> Batch:
+        """The images that every snapshot looks at, spread evenly over the set."""
+        count = min(HELD, len(self.dataset))
+        spread = [index * len(self.dataset) // count for index in range(count)]
+        return self.to_device(self.dataset.fetch(spread))
+
+    def snapshot(self, log: RunLog, progress: Progress, values: dict[str, float]) -> None:
+        """Checkpoint; then log `values` and what the objective shows of the averaged networks."""
         self.save()
-        averaged = self.average.module
-        log.pictures("samples", sample_images(decoder_of(averaged), range(PREVIEW)), self.step)
-        few = self.dataset.fetch(range(min(PREVIEW // 2, len(self.dataset)))).images
         with torch.inference_mode():
-            shown = self.objective.pictures(averaged, to_float(few.to(self.device)))
-        for name, images in shown.items():
-            log.pictures(name, to_uint8(images).cpu(), self.step)
+            seen = self.objective.inspect(self.average.module, self.held())
+        warnings = seen.warnings if self.step else []  # of untrained networks none is meant
+        log.metrics(self.step, {**values, **seen.metrics}, warnings)
+        for warning in warnings:
+            progress.say(f"Warning at step {self.step}: {warning}")
+        for name, images in seen.pictures.items():
+            log.pictures(name, images, self.step)
 
     def to_device(self, batch: Batch) -> Batch:
         """uint8 on the CPU → [−1, 1] on the device, in the networks' memory format."""
         images = to_float(batch.images.to(self.device))
         if self.config.training.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return dataclasses.replace(batch, images=images)
+        labels, masks = (
+            None if part is None else part.to(self.device) for part in (batch.labels, batch.masks)
+        )
+        return Batch(images, labels, masks)
 
     def run(self) -> int:
         """Train to the last step; returns the signal that ended the run early, or 0."""
@@ -191,10 +198,8 @@ class Trainer:
             caught_signals() as caught,
         ):
             if self.step == 0:
-                real = self.dataset.fetch(range(min(PREVIEW, len(self.dataset)))).images
-                log.pictures("real", real, 0)
-                log.metrics(0, grid_metrics(decoder_of(self.average.module)))
-                self.snapshot(log)
+                log.pictures("real", to_uint8(self.held().images).cpu(), 0)
+                self.snapshot(log, progress, {})
             since, clock = self.step, time.perf_counter()
             stopping = False
             while self.step < training.steps and not stopping:
@@ -217,12 +222,12 @@ class Trainer:
                     rate = (self.step - since) * training.batch_size / (now - clock)
                     since, clock = self.step, now
                     progress.show(self.step, {"img/s": rate, **values})
+                    values["speed/images_per_second"] = rate
                     if snapshot:
-                        values |= grid_metrics(decoder_of(self.average.module))
-                    log.metrics(self.step, {**values, "speed/images_per_second": rate})
-                if snapshot:
-                    self.snapshot(log)
-                    clock = time.perf_counter()
+                        self.snapshot(log, progress, values)
+                        clock = time.perf_counter()
+                    else:
+                        log.metrics(self.step, values)
         return caught[0] if caught else 0
 
     def check_finite(self, values: dict[str, float]) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from gen.config import GANConfig, RunConfig, VAEConfig
 from gen.data.datasets import Batch
+from gen.images import to_uint8
 
 from .losses import GAN_LOSSES, LIKELIHOODS, kl_divergence, reparametrize
+from .monitor import PREVIEW, Inspection, inspect_samples
 from .penalty import GridPenalty
 
 Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
@@ -36,8 +38,13 @@ class Objective(Protocol):
     averaged: tuple[str, ...]  # those whose moving average is kept and sampled
     phases: tuple[Phase, ...]  # taken in order, once per step
 
-    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """What there is to see beside samples: name → images in [−1, 1], from averaged modules."""
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """What a snapshot shows and logs of the averaged networks, in eval mode.
+
+        Args:
+            averaged: the networks named in `averaged`, by name.
+            held: the same few images at every snapshot, in [−1, 1] on the device.
+        """
 
 
 def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
@@ -91,9 +98,9 @@ class GAN:
         loss = self.losses.generator(self.discriminator(fakes).float())
         return self.penalty.add(loss, {"loss/generator": loss.detach()})
 
-    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Nothing but samples."""
-        return {}
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """Samples and their grid."""
+        return inspect_samples(averaged["generator"])
 
 
 class VAE:
@@ -124,11 +131,14 @@ class VAE:
         seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
         return self.penalty.add(loss, {name: value.detach() for name, value in seen.items()})
 
-    def pictures(self, modules: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Images beside their reconstructions from the posterior mean, in turn."""
-        mean, _ = modules["encoder"](images)
-        pairs = torch.stack([images, modules["decoder"](mean)], dim=1)  # (B, 2, C, H, W)
-        return {"reconstructions": pairs.flatten(0, 1)}
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """Samples, their grid, and images beside reconstructions from their posterior means."""
+        seen = inspect_samples(averaged["decoder"])
+        images = held.images[: PREVIEW // 2]
+        mean, _ = averaged["encoder"](images)
+        pairs = torch.stack([images, averaged["decoder"](mean)], dim=1)  # (B, 2, C, H, W)
+        seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
+        return seen
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {"dcgan": GAN, "vae": VAE}

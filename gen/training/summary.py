@@ -19,9 +19,8 @@ def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
     costs = {}
     with torch.device("meta"):
         for name, module in build_modules(model).items():
-            shape = (
-                (model.latent,) if isinstance(module, Decoder) else (model.channels, *model.size)
-            )
+            latents = isinstance(module, Decoder)
+            shape = (module.latent,) if latents else (model.channels, *model.size)
             with FlopCounterMode(display=False) as counter:
                 module.eval()(torch.empty(1, *shape))
             parameters = sum(weight.numel() for weight in module.parameters())
@@ -33,9 +32,7 @@ def describe(config: RunConfig) -> str:
     """The networks of a run and their costs, as a table."""
     model, training = config.model, config.training
     lines = [
-        f"{model.model} {model.size[0]}x{model.size[1]}x{model.channels}, latent {model.latent}, "
-        f"width {model.width}, {model.upsample} k{model.kernel_size}; "
-        f"{training.steps} steps of {training.batch_size} images",
+        f"{model.model} {model}; {training.steps} steps of {training.batch_size} images",
         f"{'network':<14}{'parameters':>12}{'MFLOP/image':>13}",
     ]
     for name, (parameters, flops) in count_costs(config).items():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.config import KERNEL_SIZES, ModelConfig
+from gen.config import KERNEL_SIZES, GeneratorConfig
 from models.blocks import size_ladder
 from models.build import MODELS, build_modules
 from models.decoder import Decoder
@@ -43,7 +43,7 @@ def test_decoder_reaches_every_size(size, upsample):
     width=st.integers(1, 5),
 )
 def test_every_network_takes_every_shape(model, size, channels, latent, width):
-    config = ModelConfig(model, size, channels, latent, width)
+    config = GeneratorConfig(model, size=size, channels=channels, latent=latent, width=width)
     modules = build_modules(config)
     images = torch.zeros(2, channels, *size)
     decoder = next(m for m in modules.values() if isinstance(m, Decoder))
@@ -58,7 +58,7 @@ def test_every_network_takes_every_shape(model, size, channels, latent, width):
 @pytest.mark.parametrize("model", MODELS)
 def test_initialisation_is_dcgans(model):
     torch.manual_seed(0)
-    for module in build_modules(ModelConfig(model, (32, 32), 3, width=32)).values():
+    for module in build_modules(GeneratorConfig(model, (32, 32), 3, width=32)).values():
         for name, layer in module.named_modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 # 32 channels at least: the standard error of the deviation is at most 0.0025.
