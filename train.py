@@ -48,6 +48,17 @@ def stored_config(path: str, model: str, flags: dict[str, Any]) -> tuple[RunConf
     return RunConfig.from_dict(stored.to_dict(), {"steps": flags["steps"]}), content
 
 
+def fit_to_data(run: RunConfig) -> RunConfig:
+    """The run with as many channels as its data have, and classes where they matter."""
+    from gen.data.datasets import natural_channels, natural_classes
+
+    if not run.model.channels:
+        run = run.with_networks(channels=natural_channels(run.data.data))
+    if getattr(run.model, "conditional", False):
+        run = run.with_networks(classes=natural_classes(run.data.data))
+    return run
+
+
 def train(
     model: str,
     config: str | None,
@@ -64,10 +75,7 @@ def train(
         run, content = stored_config(resume, model, flags)
     else:
         run = new_config(model, config, flags)
-    if not run.model.channels:
-        from gen.data.datasets import natural_channels
-
-        run = run.with_channels(natural_channels(run.data.data))
+        run = fit_to_data(run)
     if dry_run:
         from gen.training.summary import describe
 

@@ -122,7 +122,7 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
     hints = get_type_hints(cls)
     made = []
     for field in dataclasses.fields(cls):
-        if "help" not in field.metadata:
+        if not field.metadata.get("help"):
             continue
         flag = "--" + field.name.replace("_", "-")
         default = defaults.get(field.name, field.default)
