@@ -9,6 +9,7 @@ from gen.commands.compare import compare
 from gen.commands.images import images
 from gen.commands.layer import layer
 from gen.commands.model import model
+from gen.commands.quality import quality
 from gen.commands.repair import repair
 from gen.options import ChoiceGroup
 
@@ -18,7 +19,7 @@ def main() -> None:
     """Hold one command per question."""
 
 
-for command in (images, layer, model, repair, compare, calibrate):
+for command in (images, layer, model, repair, compare, calibrate, quality):
     main.add_command(command)
 
 if __name__ == "__main__":

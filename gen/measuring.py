@@ -15,6 +15,7 @@ from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
+from gen.training.checkpoint import is_run
 
 THUMBNAILS = 24
 CALIBRATED = (2, 4)  # periods
@@ -31,7 +32,7 @@ GRIDS = (
 
 def open_images(path: Path, selection: Selection, num: int) -> ImageStream:
     """Images of a path, or `num` samples drawn on the fly where it is a run or a checkpoint."""
-    if path.suffix not in (".pt", ".pth") and not (path / "checkpoints").is_dir():
+    if not is_run(path):
         return open_stream(path, selection)
     if selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")

@@ -45,6 +45,7 @@ def photos(tmp_path):
         ["analyze.py", "--help"],
         ["analyze.py", "images", "--help"],
         ["analyze.py", "images", "x", "--gap", "1"],
+        ["analyze.py", "quality", "x", "--reference", "y", "--features", "z"],
     ],
 )
 def test_help_and_usage_errors_answer_at_once(arguments):

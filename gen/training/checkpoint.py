@@ -33,6 +33,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is meant as a run or weights, not as images."""
+    return path.suffix in (".pt", ".pth") or (path / "checkpoints").is_dir()
+
+
 def find_checkpoint(path: Path | str) -> Path:
     """The file itself, or the newest checkpoint of a run directory.
 
