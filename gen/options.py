@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import click
 
+from gen import distributed
 from gen.config import Checked
 
 
@@ -32,6 +35,17 @@ class GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Leave it to the first of several processes to say that the arguments, those of all, err."""
+    try:
+        yield
+    except click.UsageError as error:
+        if distributed.started_as():
+            sys.exit(error.exit_code)
+        raise
 
 
 class Command(click.Command):
@@ -60,15 +74,22 @@ class Command(click.Command):
                 for line in self.examples.strip().splitlines():
                     formatter.write(f"  {line.strip()}\n")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does."""
+        with said_once():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; turn what goes wrong into one line and an exit code."""
+        """Run, with all processes that torchrun started; what goes wrong is one line and a code."""
         debug = ctx.params.pop("debug", False)
         try:
-            return super().invoke(ctx)
+            with distributed.joined():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            if not distributed.started_as():
+                click.echo("Interrupted.", err=True)
             sys.exit(130)
         except Exception as error:
             if debug:
@@ -91,7 +112,8 @@ class ChoiceGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or fail with the choices."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
+            with said_once():
+                ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
         return super().resolve_command(ctx, args)
 
 
@@ -100,7 +122,7 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
     hints = get_type_hints(cls)
     made = []
     for field in dataclasses.fields(cls):
-        if "help" not in field.metadata:
+        if not field.metadata.get("help"):
             continue
         flag = "--" + field.name.replace("_", "-")
         default = defaults.get(field.name, field.default)

@@ -1,4 +1,4 @@
-"""Where the commands of analyze.py write their numbers."""
+"""Where the commands write their numbers, and say what they did."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import json
 from typing import Any
 
 import click
+
+from gen import distributed
+
+
+def say(text: str, err: bool = True) -> None:
+    """Print to stderr, or stdout; of several processes the first speaks."""
+    if distributed.rank() == 0:
+        click.echo(text, err=err)
 
 
 def write_json(plain: dict[str, Any], target: str, indent: int | None = 2) -> None:

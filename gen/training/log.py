@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -105,3 +105,10 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self.bar.close()
+
+
+class Silence:
+    """Log and progress of processes beside the first, which leave both to it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: None
