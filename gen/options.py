@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
 import click
@@ -27,6 +28,41 @@ class Size(click.ParamType):
         if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
             self.fail(f"{value!r} is not a size; write 64 or 34x45 (height x width)", param, ctx)
         return int(parts[0]), int(parts[-1])
+
+
+class Seeds(click.ParamType):
+    """`0-63`, `7` or `0-3,8,20-23` → the seeds, as a range where they are one."""
+
+    name = "SEEDS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Sequence[int]:
+        """Parse, or fail with the forms."""
+        seeds: list[int] = []
+        parts = str(value).split(",")
+        for part in parts:
+            first, dash, last = part.strip().partition("-")
+            if not (first.isascii() and first.isdigit() and (last.isdigit() if dash else not last)):
+                self.fail(f"{value!r}; write seeds as 7, 0-63 or 0-3,8", param, ctx)
+            low, high = int(first), int(last or first)
+            if high < low or high >= 2**63:
+                self.fail(f"{part!r} is no range of seeds from 0 up", param, ctx)
+            if len(parts) == 1:
+                return range(low, high + 1)
+            if len(seeds) + high - low >= 10**7:
+                self.fail(f"{value!r} lists over 10 million seeds; give one range", param, ctx)
+            seeds.extend(range(low, high + 1))
+        return seeds
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own takes nan."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Parse, or fail with the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
 
 
 class GroupedOption(click.Option):

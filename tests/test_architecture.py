@@ -22,7 +22,10 @@ ALLOWED = {
         "gen.config", "gen.data", "gen.device", "gen.distributed", "gen.files", "gen.images",
         "gen.sampling", "gen.signals", "gen.analysis", "models",
     },
-    "gen/sampling": {"gen.device", "gen.images", "gen.training.checkpoint", "models"},
+    "gen/sampling": {
+        "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
+        "gen.training.checkpoint", "gen.training.log", "models",
+    },
     "gen/networks.py": {"gen.sampling"},
     "gen/measuring.py": {"gen.analysis", "gen.data", "gen.sampling", "gen.training.checkpoint"},
     "gen/features.py": {"gen.data", "gen.images"},
