@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when the block ends well, and is gone otherwise.
+def write_atomically(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
 
-    Temporary file in the same directory, fsync, rename, fsync of the directory: a crash at any
-    moment leaves the old file or the new one.
+    Temporary file in the same directory, fsync, rename, fsync of the directory.
 
     Raises:
         OSError: the directory is missing, read-only or full; the old file is untouched.
@@ -25,7 +21,7 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; give the permissions that open() would have given.
@@ -37,12 +33,6 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
-
-
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; raises as `atomic_file`."""
-    with atomic_file(path) as file:
-        file.write(data)
 
 
 def _sync_directory(folder: Path) -> None:

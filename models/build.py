@@ -17,26 +17,23 @@ def _decoder(config: Any) -> Decoder:
         config.latent,
         config.size,
         config.channels,
-        config.width,
+        config.decoder_width or config.width,
         config.upsample,
         config.kernel_size,
         config.antialias,
-        config.classes,
     )
 
 
 def _dcgan(config: Any) -> dict[str, nn.Module]:
     return {
         "generator": _decoder(config),
-        "discriminator": Discriminator(config.size, config.channels, config.width, config.classes),
+        "discriminator": Discriminator(config.size, config.channels, config.width),
     }
 
 
 def _vae(config: Any) -> dict[str, nn.Module]:
     return {
-        "encoder": Encoder(
-            config.latent, config.size, config.channels, config.width, config.classes
-        ),
+        "encoder": Encoder(config.latent, config.size, config.channels, config.width),
         "decoder": _decoder(config),
     }
 
