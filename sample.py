@@ -2,123 +2,142 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.options import Command, GroupedOption
+from gen.commands.output import check_file, say
+from gen.options import Command, GroupedOption, Number, Seeds
+
+if TYPE_CHECKING:
+    from gen.sampling.sources import Source
+
+# What is drawn → the options that go with it, beside --ema, --batch-size and --device.
+ANY = ("grid", "npy", "outdir", "format")
+TAKES: dict[str, tuple[str, ...]] = {
+    "seeds": ("truncation", *ANY),
+    "num": ("truncation", *ANY),
+    "latents": ANY,
+    "interpolate": ("frames", "truncation", "gif", "fps", *ANY),
+    "walk": ("seeds", "truncation", "gif", "fps", *ANY),
+}
+PICTURES = (".png", ".jpg", ".jpeg")
+DEFAULTS = {"num": 64, "frames": 9, "truncation": 1.0, "fps": 20, "format": "png"}
 
 
-class Seeds(click.ParamType):
-    """`0-63`, `7` or `0-3,8,20-23` → list of seeds."""
-
-    name = "SEEDS"
-
-    def convert(self, value, param, ctx) -> list[int]:
-        """Parse, or fail with the forms."""
-        seeds: list[int] = []
-        for part in str(value).split(","):
-            first, dash, last = part.strip().partition("-")
-            if not (first.isascii() and first.isdigit() and (last.isdigit() if dash else not last)):
-                self.fail(f"{value!r}; write seeds as 7, 0-63 or 0-3,8", param, ctx)
-            low, high = int(first), int(last or first)
-            if high < low or high >= 2**63:
-                self.fail(f"{part!r} is no range of seeds from 0 up", param, ctx)
-            if len(seeds) + high - low >= 10**8:
-                self.fail(f"{value!r} is over 100 million seeds", param, ctx)
-            seeds.extend(range(low, high + 1))
-        return seeds
-
-
-def check_targets(grid: str | None, outdir: str | None, npy: str | None) -> None:
-    """Fail before any work if there is nowhere to write to."""
-    if not (grid or outdir or npy):
-        raise click.UsageError("nothing to write: give --grid FILE, --outdir DIR or --npy FILE")
-    for flag, path in (("--grid", grid), ("--npy", npy)):
-        if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-            raise click.UsageError(f"{flag} {path}: must be a file in a directory that exists")
-    if outdir and Path(outdir).exists() and not Path(outdir).is_dir():
-        raise click.UsageError(f"--outdir {outdir}: is a file")
+def check(options: dict[str, Any]) -> str:
+    """What is drawn; fails before any work, in one line, if the options do not go together."""
+    given = {name for name, value in options.items() if value is not None}
+    kind = next((kind for kind in reversed(TAKES) if kind in given), "seeds")
+    if strangers := sorted(given - {kind, *TAKES[kind]}):
+        takes = ", ".join(f"--{name}" for name in TAKES[kind])
+        raise click.UsageError(f"--{strangers[0]} does not go with --{kind}, which takes {takes}")
+    if not given & {"grid", "gif", "npy", "outdir"}:
+        raise click.UsageError(
+            "nothing to write: give --grid FILE, --gif FILE, --npy FILE or --outdir DIR"
+        )
+    if "format" in given and "outdir" not in given:
+        raise click.UsageError("--format is that of files in --outdir DIR; give it too")
+    check_file("--grid", options["grid"], PICTURES)
+    check_file("--gif", options["gif"], (".gif",))
+    check_file("--npy", options["npy"], (".npy",))
+    if (folder := options["outdir"]) and folder.exists() and not folder.is_dir():
+        raise click.UsageError(f"--outdir {folder}: is a file")
+    return kind
 
 
-def sample(
-    source: str,
-    seeds: list[int],
-    grid: str | None,
-    outdir: str | None,
-    npy: str | None,
-    ema: bool,
-    batch_size: int,
-    device: str,
-) -> None:
+def open_source(kind: str, decoder: Any, options: dict[str, Any]) -> Source:
+    """What is drawn, from the options that say it."""
+    from gen.sampling import sources
+
+    psi, length, seeds = options["truncation"], decoder.latent, options.get("seeds")
+    if kind == "latents":
+        return sources.of_latents(decoder, sources.read_latents(options["latents"], length))
+    if kind == "interpolate":
+        path, *ends = options["interpolate"]
+        latents = sources.interpolation(path, ends, options["frames"], length)
+        return sources.of_latents(decoder, psi * latents, strip=True)
+    if kind == "walk":
+        seconds = options["walk"]
+        seeds = seeds or range(max(3, math.ceil(seconds)))
+        latents = sources.walk(seeds, max(2, round(seconds * options["fps"])), length)
+        return sources.of_latents(decoder, psi * latents)
+    return sources.of_seeds(decoder, seeds or range(options["num"]), psi)
+
+
+def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
-    check_targets(grid, outdir, npy)
-    import numpy as np
-    import torch
-    from tqdm import tqdm
+    kind = check(options)
+    from gen.sampling import load
+    from gen.sampling.targets import fingerprint
+    from gen.sampling.write import Stopped, Targets, write_images
+    from gen.training.checkpoint import find_checkpoint
 
-    from gen.images import make_grid, save_png
-    from gen.sampling import load, sample_batches
-
+    options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
     decoder = load(source, ema=ema, device=device)
-    if outdir:
-        Path(outdir).mkdir(parents=True, exist_ok=True)
-    kept = []
-    done = 0
-    with tqdm(total=len(seeds), unit="img", disable=None) as progress:
-        for images in sample_batches(decoder, seeds, batch_size):
-            if outdir:
-                for seed, image in zip(seeds[done : done + len(images)], images, strict=True):
-                    save_png(Path(outdir) / f"{seed:08d}.png", image)
-            if grid or npy:
-                kept.append(images)
-            done += len(images)
-            progress.update(len(images))
-    if grid:
-        save_png(Path(grid), make_grid(torch.cat(kept)))
-    if npy:
-        with Path(npy).open("wb") as file:
-            np.save(file, torch.cat(kept).permute(0, 2, 3, 1).numpy())
-    written = ", ".join(str(path) for path in (grid, outdir, npy) if path)
-    click.echo(
-        f"{done} images of {decoder.sizes[-1][0]}x{decoder.sizes[-1][1]} → {written}", err=True
-    )
+    images = open_source(kind, decoder, options)
+    record = {"checkpoint": fingerprint(find_checkpoint(source)), "ema": ema, "images": "seeds"}
+    record["truncation"] = options["truncation"]
+    if kind not in ("seeds", "num"):
+        record["images"] = f"{images.count} of {kind} {options[kind]} {options.get('seeds', '')}"
+    targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
+    try:
+        say(write_images(images, targets, record, batch_size))
+    except Stopped as stopped:
+        say(f"{stopped}; the same command goes on")
+        sys.exit(128 + stopped.signal)
 
 
-def _option(*names: str, **settings) -> GroupedOption:
-    return GroupedOption(list(names), group="Options", **settings)
+def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
+    return GroupedOption(list(names), group=group, **settings)
 
 
+_FILE, _SEED = click.Path(path_type=Path), click.IntRange(0, 2**63 - 1)
+_WHAT, _HOW, _WHERE = "What is drawn (one of these)", "How", "Where to (any of these)"
+# fmt: off
+OPTIONS = [
+    _option(_WHAT, "--seeds", type=Seeds(), help="7, 0-63 or 0-3,8  [default: 0-63]"),
+    _option(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 … N-1"),
+    _option(_WHAT, "--latents", type=_FILE, metavar="FILE.npy", help="latents (N, Z)"),
+    _option(_WHAT, "--interpolate", type=(click.Choice(["lerp", "slerp"]), _SEED, _SEED),
+            metavar="PATH A B", help="from seed A to seed B, on a line or a great circle"),
+    _option(_WHAT, "--walk", type=Number(0, 600, min_open=True), metavar="SECONDS",
+            help="a loop through the seeds (one per second, or those of --seeds)"),
+    _option(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
+            help="images of --interpolate, both ends included  [default: 9]"),
+    _option(_HOW, "--truncation", type=Number(0, 1), metavar="PSI",
+            help="latents times this: less variety, more typical images  [default: 1]"),
+    _option(_HOW, "--fps", type=click.Choice(["5", "10", "20", "25", "50"]),
+            callback=lambda _ctx, _param, value: value and int(value),
+            help="frames per second of --walk and of --gif  [default: 20]"),
+    _option(_HOW, "--ema/--no-ema", default=True,
+            help="averaged weights or the last  [default: ema]"),
+    _option(_HOW, "--batch-size", type=click.IntRange(1), default=64, metavar="N",
+            help="images held at once  [default: 64]"),
+    _option(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+            help="where to compute  [default: auto]"),
+    _option(_WHERE, "--grid", type=_FILE, metavar="FILE", help="one sheet, .png or .jpg"),
+    _option(_WHERE, "--gif", type=_FILE, metavar="FILE", help="one GIF that loops"),
+    _option(_WHERE, "--npy", type=_FILE, metavar="FILE", help="one uint8 array (N, H, W, C)"),
+    _option(_WHERE, "--outdir", type=_FILE, metavar="DIR",
+            help="one file per image; an interrupted folder is continued"),
+    _option(_WHERE, "--format", type=click.Choice(["png", "jpg", "npy"]),
+            help="of the files in --outdir  [default: png]"),
+]
+# fmt: on
 main = Command(
     "sample",
     help=__doc__,
     callback=sample,
-    params=[
-        click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"),
-        _option("--seeds", type=Seeds(), default="0-63", help="7, 0-63 or 0-3,8  [default: 0-63]"),
-        _option("--grid", metavar="FILE", help="write all images as one PNG sheet"),
-        _option("--outdir", metavar="DIR", help="write one PNG per seed, named by it"),
-        _option("--npy", metavar="FILE", help="write one uint8 array (N, H, W, C)"),
-        _option(
-            "--ema/--no-ema", default=True, help="averaged weights or the last  [default: ema]"
-        ),
-        _option(
-            "--batch-size",
-            type=click.IntRange(1),
-            default=64,
-            help="images held at once  [default: 64]",
-        ),
-        _option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-            default="auto",
-            help="where to compute  [default: auto]",
-        ),
-    ],
+    params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
     examples="""
         python sample.py runs/00000-dcgan-shapes --grid grid.png
-        python sample.py runs/00000-dcgan-shapes --seeds 0-9999 --outdir samples/
-        python sample.py runs/00000-dcgan-shapes/checkpoints/step-00001000.pt --npy samples.npy
+        python sample.py runs/00000-dcgan-shapes --num 50000 --outdir samples/
+        python sample.py runs/00000-dcgan-shapes --interpolate slerp 3 8 --grid strip.png
+        python sample.py runs/00000-dcgan-shapes --walk 6 --gif walk.gif
     """,
 )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from gen import distributed
+from gen.commands.output import say
 from gen.config import MODELS, RunConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of
 
@@ -46,6 +48,17 @@ def stored_config(path: str, model: str, flags: dict[str, Any]) -> tuple[RunConf
     return RunConfig.from_dict(stored.to_dict(), {"steps": flags["steps"]}), content
 
 
+def fit_to_data(run: RunConfig) -> RunConfig:
+    """The run with as many channels as its data have, and classes where they matter."""
+    from gen.data.datasets import natural_channels, natural_classes
+
+    if not run.model.channels:
+        run = run.with_networks(channels=natural_channels(run.data.data))
+    if getattr(run.model, "conditional", False):
+        run = run.with_networks(classes=natural_classes(run.data.data))
+    return run
+
+
 def train(
     model: str,
     config: str | None,
@@ -62,14 +75,11 @@ def train(
         run, content = stored_config(resume, model, flags)
     else:
         run = new_config(model, config, flags)
-    if not run.model.channels:
-        from gen.data.datasets import natural_channels
-
-        run = run.with_channels(natural_channels(run.data.data))
+        run = fit_to_data(run)
     if dry_run:
         from gen.training.summary import describe
 
-        click.echo(describe(run))
+        say(describe(run), err=False)
         return
     from gen.training.checkpoint import find_checkpoint
     from gen.training.log import new_run_folder
@@ -79,20 +89,19 @@ def train(
     if content:
         folder = find_checkpoint(resume).resolve().parent.parent
     else:
-        folder = new_run_folder(Path(outdir), f"{model}-{Path(run.data.data).stem or 'data'}")
+        name = f"{model}-{Path(run.data.data).stem or 'data'}"
+        first = distributed.rank() == 0
+        folder = distributed.broadcast(new_run_folder(Path(outdir), name) if first else None)
     trainer = Trainer(run, dataset, folder)
     if content:
         trainer.load(content)
-    click.echo(
-        f"{model} on {dataset.name}: {len(dataset)} images, {trainer.device} → {folder}", err=True
-    )
+    where = f"{trainer.device}{distributed.described()}"
+    say(f"{model} on {dataset.name}: {len(dataset)} images, {where} → {folder}")
     stopped_by = trainer.run()
     if stopped_by:
-        click.echo(
-            f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.", err=True
-        )
+        say(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.")
         sys.exit(128 + stopped_by)
-    click.echo(f"Done: {folder}. Next: python sample.py {folder} --grid grid.png", err=True)
+    say(f"Done: {folder}. Next: python sample.py {folder} --grid grid.png")
 
 
 def _run_option(flag: str, text: str, **settings: Any) -> GroupedOption:

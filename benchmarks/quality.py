@@ -10,6 +10,7 @@ Trains a small classifier, then a DCGAN and a VAE through train.py as a user wou
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -106,8 +107,9 @@ def test_negative_elbo(run: Path, root: Path) -> float:
     torch.manual_seed(0)
     test, total = digits(root, "test", config.model.size), 0.0
     for start in range(0, len(test), 500):
-        images = to_float(test.fetch(range(start, start + 500)).images)
-        total += float(sum(objective.negative_elbo(images))) * len(images)
+        batch = test.fetch(range(start, start + 500))
+        batch = dataclasses.replace(batch, images=to_float(batch.images))
+        total += float(sum(objective.negative_elbo(batch))) * len(batch.images)
     return total / len(test)
 
 

@@ -32,7 +32,10 @@ def option(
     above: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its help text, unit and rule: low ≤ value ≤ high, value > above."""
+    """A dataclass field with its help text, unit and rule: low ≤ value ≤ high, value > above.
+
+    A field without help is not offered on the command line.
+    """
     rule = {"low": low, "high": high, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **rule})
 
@@ -128,12 +131,12 @@ class GeneratorConfig(ModelConfig):
     """Networks that make images of latents."""
 
     latent: int = option(100, "length of the latent vector", low=1, high=65536)
-    decoder_width: int = option(
-        0, "width of the network that makes images; 0 takes --width", low=0, high=4096
-    )
+    conditional: bool = option(False, "learn one distribution per class of the data")
+    classes: int = option(0, "", low=0, high=65536)  # the data's; 0 where not conditional
 
     def __str__(self) -> str:
-        return f"{super().__str__()}, latent {self.latent}"
+        classes = f", {self.classes} classes" if self.conditional else ""
+        return f"{super().__str__()}, latent {self.latent}{classes}"
 
 
 @dataclass(frozen=True)
@@ -276,9 +279,9 @@ class RunConfig:
             parts[name] = kind(**{**defaults, **given})
         return cls(**parts)
 
-    def with_channels(self, channels: int) -> RunConfig:
-        """This run with the channel count settled."""
-        return dataclasses.replace(self, model=dataclasses.replace(self.model, channels=channels))
+    def with_networks(self, **values: Any) -> RunConfig:
+        """This run with fields of its networks settled, such as channels."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, **values))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values; `from_dict` gives the same run back."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from gen import distributed
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` → CUDA, else Apple's MPS, else the CPU; any other name must be usable here.
+
+    Of several processes on a machine each takes its own GPU.
 
     Raises:
         ValueError: the device asked for is not there.
@@ -16,4 +20,9 @@ def pick_device(name: str) -> torch.device:
         name = next((device for device, usable in there.items() if usable), "cpu")
     if not there.get(name, True):
         raise ValueError(f"device is {name}; this torch ({torch.__version__}) sees none")
+    if name == "cuda" and distributed.world() > 1:
+        own, count = distributed.local_rank(), torch.cuda.device_count()
+        if own >= count:
+            raise ValueError(f"process {own + 1} of this machine finds {count} GPUs; start {count}")
+        return torch.device(name, own)
     return torch.device(name)

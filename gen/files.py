@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when the block ends well, and is gone otherwise.
 
-    Temporary file in the same directory, fsync, rename, fsync of the directory.
+    Temporary file in the same directory, fsync, rename, fsync of the directory: a crash at any
+    moment leaves the old file or the new one.
 
     Raises:
         OSError: the directory is missing, read-only or full; the old file is untouched.
@@ -21,7 +25,7 @@ def write_atomically(path: Path | str, data: bytes) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; give the permissions that open() would have given.
@@ -33,6 +37,12 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def write_atomically(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all; raises as `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _sync_directory(folder: Path) -> None:

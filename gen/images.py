@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gen.files import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -47,18 +48,70 @@ def make_grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tenso
     return sheet
 
 
-def save_png(path: Path, image: Tensor, compress_level: int = 1) -> None:
-    """Write one uint8 image (C, H, W) with 1, 3 or 4 channels as PNG, atomically.
+def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:
+    """One uint8 image (C, H, W) with 1, 3 or 4 channels as the bytes of a file of this suffix.
 
-    Level 1 writes several times faster than Pillow's default 6 for files a few per cent larger.
+    Args:
+        image: grey levels.
+        suffix: .png, .jpg (quality 95, colors at full resolution) or .npy (H, W, C).
+        compress_level: of PNG. Level 1 is several times faster than Pillow's default 6 for files a
+            few per cent larger.
+
+    Raises:
+        ValueError: JPEG of an image with alpha.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    buffer = io.BytesIO()
+    if suffix == ".npy":
+        np.save(buffer, pixels)
+        return buffer.getvalue()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if suffix == ".png":
+        picture.save(buffer, "png", compress_level=compress_level)
+    elif suffix not in (".jpg", ".jpeg"):
+        raise ValueError(f"suffix is {suffix}; must be .png, .jpg, .jpeg or .npy")
+    elif pixels.shape[2] == 4:
+        raise ValueError("images with alpha have no JPEG; write png or npy")
+    else:
+        picture.save(buffer, "jpeg", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_gif(frames: Sequence[Tensor], frames_per_second: int) -> bytes:
+    """Grey or RGB frames (C, H, W), uint8, as a GIF that loops forever.
+
+    Each frame has its own 256 colors, the nearest to its pixels, without dithering; gray is exact.
+
+    Raises:
+        ValueError: frames with alpha, or a rate that is no whole number of hundredths of a second.
     """
     import io
 
     from PIL import Image
 
-    pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    if 100 % frames_per_second:
+        raise ValueError(f"a GIF counts in 1/100 s; {frames_per_second} frames per second do not")
+    if frames[0].shape[0] == 4:
+        raise ValueError("images with alpha have no GIF; write --grid or --npy")
+    pictures = []
+    for frame in frames:
+        picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy().squeeze())
+        gray = frame.shape[0] == 1
+        pictures.append(picture if gray else picture.quantize(256, dither=Image.Dither.NONE))
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
-        buffer, "png", compress_level=compress_level
-    )
-    write_atomically(path, buffer.getvalue())
+    delay = 1000 // frames_per_second  # milliseconds
+    pictures[0].save(
+        buffer, "gif", save_all=True, append_images=pictures[1:], duration=delay, loop=0,
+        optimize=False, disposal=1,
+    )  # fmt: skip
+    return buffer.getvalue()
+
+
+def save_png(path: Path, image: Tensor, compress_level: int = 1) -> None:
+    """Write one uint8 image (C, H, W) with 1, 3 or 4 channels as PNG, atomically."""
+    write_atomically(path, encode(image, ".png", compress_level))

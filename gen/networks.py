@@ -37,14 +37,15 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
         ValueError: Not exactly one source, or a callable that is not there or returns no network.
         CheckpointError: As `gen.sampling.load`.
     """
-    from gen.sampling import draw_latents, load
+    from gen.sampling import draw_inputs, draw_latents, load
 
     if factory and script:
         raise ValueError("--factory and --script exclude each other")
     if not (factory or script):
         if path is None:
             raise ValueError("name a run or checkpoint, or a network by --factory or --script")
-        made: Any = load(path, device="cpu")
+        own = load(path, device="cpu")
+        made: Any = own, lambda count: draw_inputs(own, range(count))
     else:
         call = _from_module(factory) if factory else _from_file(script)
         made = call(path) if path is not None else call()

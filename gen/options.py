@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
 import click
 
+from gen import distributed
 from gen.config import Checked
 
 
@@ -26,12 +30,58 @@ class Size(click.ParamType):
         return int(parts[0]), int(parts[-1])
 
 
+class Seeds(click.ParamType):
+    """`0-63`, `7` or `0-3,8,20-23` → the seeds, as a range where they are one."""
+
+    name = "SEEDS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Sequence[int]:
+        """Parse, or fail with the forms."""
+        seeds: list[int] = []
+        parts = str(value).split(",")
+        for part in parts:
+            first, dash, last = part.strip().partition("-")
+            if not (first.isascii() and first.isdigit() and (last.isdigit() if dash else not last)):
+                self.fail(f"{value!r}; write seeds as 7, 0-63 or 0-3,8", param, ctx)
+            low, high = int(first), int(last or first)
+            if high < low or high >= 2**63:
+                self.fail(f"{part!r} is no range of seeds from 0 up", param, ctx)
+            if len(parts) == 1:
+                return range(low, high + 1)
+            if len(seeds) + high - low >= 10**7:
+                self.fail(f"{value!r} lists over 10 million seeds; give one range", param, ctx)
+            seeds.extend(range(low, high + 1))
+        return seeds
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own takes nan."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Parse, or fail with the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
+
+
 class GroupedOption(click.Option):
     """An option that knows the heading it stands under in `--help`."""
 
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Leave it to the first of several processes to say that the arguments, those of all, err."""
+    try:
+        yield
+    except click.UsageError as error:
+        if distributed.started_as():
+            sys.exit(error.exit_code)
+        raise
 
 
 class Command(click.Command):
@@ -60,15 +110,22 @@ class Command(click.Command):
                 for line in self.examples.strip().splitlines():
                     formatter.write(f"  {line.strip()}\n")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does."""
+        with said_once():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; turn what goes wrong into one line and an exit code."""
+        """Run, with all processes that torchrun started; what goes wrong is one line and a code."""
         debug = ctx.params.pop("debug", False)
         try:
-            return super().invoke(ctx)
+            with distributed.joined():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            if not distributed.started_as():
+                click.echo("Interrupted.", err=True)
             sys.exit(130)
         except Exception as error:
             if debug:
@@ -91,7 +148,8 @@ class ChoiceGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or fail with the choices."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
+            with said_once():
+                ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
         return super().resolve_command(ctx, args)
 
 
@@ -100,7 +158,7 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
     hints = get_type_hints(cls)
     made = []
     for field in dataclasses.fields(cls):
-        if "help" not in field.metadata:
+        if not field.metadata.get("help"):
             continue
         flag = "--" + field.name.replace("_", "-")
         default = defaults.get(field.name, field.default)

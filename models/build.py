@@ -17,23 +17,26 @@ def _decoder(config: Any) -> Decoder:
         config.latent,
         config.size,
         config.channels,
-        config.decoder_width or config.width,
+        config.width,
         config.upsample,
         config.kernel_size,
         config.antialias,
+        config.classes,
     )
 
 
 def _dcgan(config: Any) -> dict[str, nn.Module]:
     return {
         "generator": _decoder(config),
-        "discriminator": Discriminator(config.size, config.channels, config.width),
+        "discriminator": Discriminator(config.size, config.channels, config.width, config.classes),
     }
 
 
 def _vae(config: Any) -> dict[str, nn.Module]:
     return {
-        "encoder": Encoder(config.latent, config.size, config.channels, config.width),
+        "encoder": Encoder(
+            config.latent, config.size, config.channels, config.width, config.classes
+        ),
         "decoder": _decoder(config),
     }
 

@@ -15,17 +15,28 @@ from .blocks import StridedTrunk, initialize
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, H, W) in [−1, 1] → one logit per image (B,); positive means real."""
+    """Images (B, C, H, W) in [−1, 1] → one logit per image (B,); positive means real.
 
-    def __init__(self, size: tuple[int, int], channels: int, width: int) -> None:
+    With classes, the logit is w·φ(x) + b + v_y·φ(x): a projection on the vector of the label y
+    (Miyato and Koyama 2018, equation 3).
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, width: int, classes: int = 0) -> None:
         super().__init__()
         self.trunk = StridedTrunk(size, channels, width)
         self.head = nn.Linear(self.trunk.features, 1)
+        self.projection = nn.Embedding(classes, self.trunk.features) if classes else None
         initialize(self)
+        if classes:
+            nn.init.normal_(self.projection.weight, 0.0, 0.02)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B,)."""
-        return self.head(self.trunk(images)).squeeze(1)
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B,); labels (B,) where there are classes."""
+        features = self.trunk(images)
+        logits = self.head(features).squeeze(1)
+        if labels is None:
+            return logits
+        return logits + (self.projection(labels) * features).sum(1)
 
 
 class ExampleGenerator(nn.Module):
@@ -38,7 +49,7 @@ class ExampleGenerator(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         """Take the channels from the latent to the image, e.g. (100, 512, 256, 128, 64, 3)."""
         super().__init__()
-        self.latent = widths[0]
+        self.latent, self.classes = widths[0], 0
         self.sizes = [(4 << stage, 4 << stage) for stage in range(len(widths) - 1)]
         layers: list[nn.Module] = []
         for stage, (incoming, outgoing) in enumerate(pairwise(widths)):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from .blocks import initialize, size_ladder, stage_widths
 from .upsample import UPSAMPLERS, Blur
+
+EMBEDDING = 32  # length of the vector that stands for a class
 
 
 class Decoder(nn.Module):
@@ -27,9 +30,11 @@ class Decoder(nn.Module):
         upsample: str = "transposed",
         kernel_size: int = 4,
         antialias: bool = False,
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent, self.classes = latent, classes
+        self.embedding = nn.Embedding(classes, EMBEDDING) if classes else None
         self.sizes = size_ladder(size)
 
         def enlarge(incoming: int, outgoing: int, bias: bool) -> nn.Module:
@@ -39,7 +44,7 @@ class Decoder(nn.Module):
         widths = stage_widths(width, len(self.sizes) - 1)[::-1]
         height, breadth = self.sizes[0]
         self.stem = nn.Sequential(
-            nn.Linear(latent, widths[0] * height * breadth, bias=False),
+            nn.Linear(latent + EMBEDDING * (classes > 0), widths[0] * height * breadth, bias=False),
             nn.Unflatten(1, (widths[0], height, breadth)),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
@@ -55,13 +60,24 @@ class Decoder(nn.Module):
         self.stages.append(enlarge(widths[-1], channels, True))
         initialize(self)
 
-    def logits(self, latents: Tensor) -> Tensor:
-        """The image before tanh: latents (B, Z) → (B, C, H, W), unbounded."""
-        maps = self.stem(latents)
+    def condition(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """What the stem of a conditional decoder takes: latents (B, Z), labels (B,) → (B, Z + E).
+
+        A class is a learned vector beside the latent, of unit variance at the start as well (Mirza
+        and Osindero 2014, with an embedding).
+        """
+        return torch.cat([latents, self.embedding(labels)], dim=1)
+
+    def logits(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The image before tanh: (B, C, H, W), unbounded. Arguments as `forward`."""
+        maps = self.stem(latents if labels is None else self.condition(latents, labels))
         for stage, (height, width) in zip(self.stages, self.sizes[1:], strict=True):
             maps = stage(maps)[..., :height, :width]
         return maps
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, Z) → images (B, C, H, W) in [−1, 1]."""
-        return self.logits(latents).tanh()
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents (B, Z) → images (B, C, H, W) in [−1, 1].
+
+        A conditional decoder takes labels (B,), or latents that `condition` has joined with them.
+        """
+        return self.logits(latents, labels).tanh()

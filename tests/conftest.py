@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,24 @@ from gen.config import RunConfig
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def small_config(model: str = "dcgan", **training) -> RunConfig:
+def small_config(
+    model: str = "dcgan",
+    networks: dict[str, Any] | None = None,
+    objective: dict[str, Any] | None = None,
+    **training,
+) -> RunConfig:
     """A run of seconds: 16×16, width 4."""
     return RunConfig.from_dict(
         {
-            "model": {"model": model, "size": (16, 16), "channels": 3, "latent": 6, "width": 4},
+            "model": {
+                "model": model,
+                "size": (16, 16),
+                "channels": 3,
+                "latent": 6,
+                "width": 4,
+                **(networks or {}),
+            },
+            "objective": objective or {},
             "training": {
                 "steps": 6,
                 "batch_size": 8,

@@ -13,14 +13,19 @@ ALLOWED = {
     "models": set(),
     "gen/images.py": {"gen.files"},
     "gen/config.py": set(),
-    "gen/options.py": {"gen.config"},
+    "gen/distributed.py": set(),
+    "gen/device.py": {"gen.distributed"},
+    "gen/options.py": {"gen.config", "gen.distributed"},
     "gen/data": set(),
     "gen/analysis": {"gen.files"},
     "gen/training": {
-        "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.sampling",
-        "gen.signals", "gen.analysis", "models",
+        "gen.config", "gen.data", "gen.device", "gen.distributed", "gen.files", "gen.images",
+        "gen.sampling", "gen.signals", "gen.analysis", "models",
     },
-    "gen/sampling": {"gen.device", "gen.images", "gen.training.checkpoint", "models"},
+    "gen/sampling": {
+        "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
+        "gen.training.checkpoint", "gen.training.log", "models",
+    },
     "gen/networks.py": {"gen.sampling"},
     "gen/measuring.py": {"gen.analysis", "gen.data", "gen.sampling", "gen.training.checkpoint"},
     "gen/features.py": {"gen.data", "gen.images"},
@@ -38,7 +43,8 @@ def imports_of(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            names = [".".join([*base, *([node.module] if node.module else [])])]
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"gen.{alias.name}" for alias in node.names] if name == "gen" else [name]
         else:
             continue
         yield from (name for name in names if name.split(".")[0] in ("gen", "models"))

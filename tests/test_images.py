@@ -1,12 +1,14 @@
 """Pixels in and out."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from gen.files import write_atomically
-from gen.images import make_grid, save_png, to_float, to_uint8
+from gen.images import encode, encode_gif, make_grid, save_png, to_float, to_uint8
 
 
 def test_every_grey_level_survives_the_round_trip():
@@ -49,3 +51,23 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_gif_keeps_gray_exactly_and_the_pace():
+    frames = torch.randint(0, 256, (5, 1, 6, 7), dtype=torch.uint8)
+    gif = Image.open(io.BytesIO(encode_gif(frames, 25)))
+    assert gif.n_frames == 5 and gif.info["loop"] == 0
+    for index, frame in enumerate(frames):
+        gif.seek(index)
+        assert gif.info["duration"] == 40
+        assert np.array_equal(np.asarray(gif.convert("L")), frame[0].numpy())
+
+
+def test_what_has_no_alpha_says_so():
+    image = torch.zeros((4, 3, 3), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="no JPEG"):
+        encode(image, ".jpg")
+    with pytest.raises(ValueError, match="no GIF"):
+        encode_gif([image], 20)
+    with pytest.raises(ValueError, match="1/100 s"):
+        encode_gif([image], 30)

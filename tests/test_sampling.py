@@ -71,7 +71,7 @@ def test_command_writes_what_the_library_returns(finished_run, tmp_path):
     stacked = np.load(tmp_path / "s.npy")
     assert np.array_equal(stacked, expected.permute(0, 2, 3, 1).numpy())
     names = [f"{seed:08d}.png" for seed in (0, 1, 2, 3, 4, 9)]
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == names
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [*names, "sampling.json"]
     for name, pixels in zip(names, stacked, strict=True):
         assert np.array_equal(np.asarray(Image.open(tmp_path / "one" / name)), pixels)
     sheet = np.asarray(Image.open(tmp_path / "g.png"))

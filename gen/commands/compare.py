@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gen.commands.output import check_file
 from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 def compare_sets(paths: tuple[Path, ...], num: int, plot: Path | None) -> None:
     """Measure or read each, print one table, draw one picture."""
-    if plot and (plot.suffix != ".png" or not plot.absolute().parent.is_dir()):
-        raise click.UsageError(f"--plot {plot}: must be a .png file in a directory that exists")
+    check_file("--plot", plot, (".png",))
     measured = {label: _measurement(path, num) for label, path in _labels(paths).items()}
     click.echo(table(measured))
     if plot:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.output import write_json
+from gen.commands.output import check_file, write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ def check_arguments(
         raise click.UsageError("--gap lies between tiles; give their size with --tile")
     if tile and min(tile) < 1:
         raise click.UsageError(f"--tile is {tile[0]}x{tile[1]}, must be at least 1x1")
-    if json_file and json_file != "-":
-        target = Path(json_file).absolute()
-        if target.is_dir() or not target.parent.is_dir():
-            raise click.UsageError(f"--json {json_file}: must be a file in a directory that exists")
+    check_file("--json", json_file)
     if report:
         from gen.analysis.report import check_folder
 

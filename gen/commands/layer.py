@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.output import write_json
+from gen.commands.output import check_file, write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ def explain_layer(
     """Count, draw, judge, advise; no torch."""
     from gen.analysis.overlap import advice, overlap, verdict
 
-    for target in (json_file, plot):
-        if target and str(target) != "-" and not Path(target).absolute().parent.is_dir():
-            raise click.UsageError(f"{target}: must be a file in a directory that exists")
-    if plot and plot.suffix not in PICTURES:
-        raise click.UsageError(f"--plot {plot}: must end in {', '.join(PICTURES)}")
+    check_file("--json", json_file)
+    check_file("--plot", plot, PICTURES)
     try:
         found = overlap(kernel, stride, padding, output_padding, dilation, size=(8, 8))
     except ValueError as error:

@@ -1,11 +1,45 @@
-"""Where the commands of analyze.py write their numbers."""
+"""Where the commands write: checks before any work, JSON, and what is said."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
+
+from gen import distributed
+
+
+def say(text: str, err: bool = True) -> None:
+    """Print to stderr, or stdout; of several processes the first speaks."""
+    if distributed.rank() == 0:
+        click.echo(text, err=err)
+
+
+def check_file(
+    flag: str, path: Path | str | None, suffixes: tuple[str, ...] = (), *, new: bool = False
+) -> None:
+    """Fail before any work unless `path` can be written; None and, of any ending, `-` can.
+
+    Args:
+        flag: the option, for the message.
+        path: its value.
+        suffixes: endings that are taken, in small letters; empty for any.
+        new: refuse a file that is there.
+
+    Raises:
+        click.UsageError: a directory, in no directory, with another ending, or there already.
+    """
+    if path is None or (str(path) == "-" and not suffixes):
+        return
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise click.UsageError(f"{flag} {path}: must end in {', '.join(suffixes)}")
+    taken = path.exists() if new else path.is_dir()
+    if taken or not path.absolute().parent.is_dir():
+        kind = "a new file" if new else "a file"
+        raise click.UsageError(f"{flag} {path}: must be {kind} in a directory that exists")
 
 
 def write_json(plain: dict[str, Any], target: str, indent: int | None = 2) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.model import source_options
+from gen.commands.output import check_file
 from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def repair_model(
     """Find the repair, print before and after, write the weights and a picture."""
     picture = output.with_suffix(".png")
     for path in (output, picture):
-        if path.exists() or not path.absolute().parent.is_dir():
-            raise click.UsageError(f"-o {path}: must be a new file in a directory that exists")
+        check_file("-o", path, new=True)
     from gen.analysis.repair import repair
     from gen.files import write_atomically
     from gen.images import make_grid, save_png

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gen.data.decode import BadImage, DataError, decode, list_images
-from gen.data.sources import DATASETS, Request, Source, from_path, open_file
+from gen.data.sources import (
+    CLASSES,
+    DATASETS,
+    Request,
+    Source,
+    from_path,
+    open_file,
+    subfolders,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,6 +171,29 @@ def natural_channels(name: str) -> int:
     if path.is_dir():
         return decode(list_images(path)[0]).shape[2]
     return open_file(path).pixels.shape[3]
+
+
+def natural_classes(name: str) -> int:
+    """Classes that the labels of a set distinguish.
+
+    Raises ValueError for a name that does not exist or a set without labels, DataError and
+    BadImage as `load_dataset`.
+    """
+    _must_exist(name)
+    path, count = Path(name), 0
+    if name in CLASSES:
+        count = CLASSES[name]
+    elif path.is_dir():
+        count = len(subfolders(path, list_images(path)))
+    elif name not in DATASETS:
+        labels = open_file(path).labels
+        count = 0 if labels is None else int(labels.max()) + 1
+    if not count:
+        raise ValueError(
+            f"{name}: has no classes to be conditional on; give a folder with one subfolder per "
+            "class, an .npz file with labels or a named set"
+        )
+    return count
 
 
 def _must_exist(name: str) -> None:

@@ -90,13 +90,19 @@ def from_path(request: Request) -> Source:
     return _from_array(path.name, open_file(path), request)
 
 
+def subfolders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+    """The folders of all images below `folder`, sorted: its classes; none if one lies beside."""
+    if any(path.parent == folder for path in paths):
+        return ()
+    return tuple(sorted({path.relative_to(folder).parts[0] for path in paths}))
+
+
 def _from_folder(folder: Path, request: Request) -> Source:
     paths = list_images(folder)
-    parents = [path.relative_to(folder).parts[0] for path in paths]
-    classes = tuple(sorted(set(parents)))
-    if any(path.parent == folder for path in paths):
+    classes = subfolders(folder, paths)
+    if not classes:
         return _from_files(folder.resolve().name, paths, None, (), request)
-    labels = np.array([classes.index(parent) for parent in parents], np.int64)
+    labels = np.array([classes.index(p.relative_to(folder).parts[0]) for p in paths], np.int64)
     return _from_files(folder.resolve().name, paths, labels, classes, request)
 
 
@@ -201,3 +207,8 @@ DATASETS: dict[str, Callable[[Request], Source]] = {
     "stl10": _Torchvision("STL10", "stl10_binary/*"),
     "celeba": _Torchvision("CelebA", "celeba/img_align_celeba/* and celeba/list_*.txt"),
 }
+
+# Labels of the named sets that have them.
+CLASSES = {"shapes": len(shapes.CLASSES)} | dict.fromkeys(
+    ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10"), 10
+)

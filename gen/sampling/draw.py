@@ -75,9 +75,39 @@ def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
     )
 
 
+@torch.no_grad()
+def draw_inputs(
+    decoder: Generator, seeds: Sequence[int], labels: Sequence[int] | None = None
+) -> Tensor:
+    """What the decoder takes, row i from seeds[i]: latents, joined with classes if conditional.
+
+    Args:
+        decoder: as `load` gives it.
+        seeds: numbers from 0 up.
+        labels: one class per seed; by default each image has the class seed modulo classes.
+
+    Raises:
+        ValueError: a class that the decoder does not have.
+    """
+    latents = draw_latents(seeds, decoder.latent)
+    if not decoder.classes:
+        if labels is not None:
+            raise ValueError("this generator knows no classes; train with --conditional")
+        return latents
+    labels = [seed % decoder.classes for seed in seeds] if labels is None else labels
+    for label in labels:
+        if not 0 <= label < decoder.classes:
+            raise ValueError(f"class is {label}; must be 0 to {decoder.classes - 1}")
+    device = decoder.embedding.weight.device
+    return decoder.condition(latents.to(device), torch.tensor(labels, device=device))
+
+
 @torch.inference_mode()
 def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
-    """Latents (B, Z) → uint8 images (B, C, H, W) on the CPU, in passes of one fixed shape."""
+    """Latents (B, Z), or rows of `draw_inputs`, → uint8 images (B, C, H, W) on the CPU.
+
+    In passes of one fixed shape.
+    """
     device = next(decoder.parameters()).device
     images = []
     for group in latents.split(GROUP):
@@ -88,14 +118,26 @@ def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
 
 
 def sample_batches(
-    decoder: Generator, seeds: Sequence[int], batch_size: int = 64
+    decoder: Generator,
+    seeds: Sequence[int],
+    batch_size: int = 64,
+    labels: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """Yield uint8 images (≤ batch_size, C, H, W) in the order of `seeds`; constant memory."""
     for start in range(0, len(seeds), batch_size):
-        part = seeds[start : start + batch_size]
-        yield decode_latents(decoder, draw_latents(part, decoder.latent))
+        part = slice(start, start + batch_size)
+        classes = None if labels is None else labels[part]
+        yield decode_latents(decoder, draw_inputs(decoder, seeds[part], classes))
 
 
-def sample_images(decoder: Generator, seeds: Sequence[int], batch_size: int = 64) -> Tensor:
-    """Images (N, C, H, W), uint8 on the CPU; image i is a function of the weights and seeds[i]."""
-    return torch.cat(list(sample_batches(decoder, seeds, batch_size)))
+def sample_images(
+    decoder: Generator,
+    seeds: Sequence[int],
+    batch_size: int = 64,
+    labels: Sequence[int] | None = None,
+) -> Tensor:
+    """Images (N, C, H, W), uint8 on the CPU; image i is a function of the weights and seeds[i].
+
+    A conditional generator takes `labels`, one class per seed, or derives them from the seeds.
+    """
+    return torch.cat(list(sample_batches(decoder, seeds, batch_size, labels)))

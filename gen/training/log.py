@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -83,7 +83,7 @@ class Progress:
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
-        self.total, self.printed = total, time.monotonic()
+        self.total, self.unit, self.printed = total, unit, time.monotonic()
 
     def advance(self) -> None:
         """One step further."""
@@ -95,7 +95,8 @@ class Progress:
         self.bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
         if self.bar.disable and (now - self.printed >= 10 or step == self.total):
-            print(f"step {step}/{self.total}  {text}", file=sys.stderr, flush=True)
+            line = f"{self.unit} {step}/{self.total}  {text}".rstrip()
+            print(line, file=sys.stderr, flush=True)
             self.printed = now
 
     def say(self, line: str) -> None:
@@ -105,3 +106,10 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self.bar.close()
+
+
+class Silence:
+    """Log and progress of processes beside the first, which leave both to it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: None

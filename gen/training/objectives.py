@@ -59,6 +59,7 @@ class GAN:
     def __init__(self, modules: Mapping[str, nn.Module], config: GANConfig) -> None:
         self.modules = modules
         self.generator, self.discriminator = modules["generator"], modules["discriminator"]
+        self.conditional = bool(self.generator.classes)
         self.losses = GAN_LOSSES[config.loss]
         self.penalty = GridPenalty(self.generator, config.grid_penalty)
         betas = (config.beta1, config.beta2)
@@ -75,16 +76,18 @@ class GAN:
             ),
         )
 
-    def generate(self, like: Tensor) -> Tensor:
-        """As many images as `like` has, from fresh latents."""
-        return self.generator(torch.randn(len(like), self.generator.latent, device=like.device))
+    def generate(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """As many images as the batch has, from fresh latents and the batch's labels, if any."""
+        labels = batch.labels if self.conditional else None
+        latents = torch.randn(len(batch.images), self.generator.latent, device=batch.images.device)
+        return self.generator(latents, labels), labels
 
     def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Tell real from fake; they pass apart, so batch norm sees one kind at a time."""
         with torch.no_grad():
-            fakes = self.generate(batch.images)
-        real = self.discriminator(batch.images).float()
-        fake = self.discriminator(fakes).float()
+            fakes, labels = self.generate(batch)
+        real = self.discriminator(batch.images, labels).float()
+        fake = self.discriminator(fakes, labels).float()
         loss = self.losses.discriminator(real, fake)
         return loss, {
             "loss/discriminator": loss.detach(),
@@ -94,8 +97,7 @@ class GAN:
 
     def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Pass for real."""
-        fakes = self.generate(batch.images)
-        loss = self.losses.generator(self.discriminator(fakes).float())
+        loss = self.losses.generator(self.discriminator(*self.generate(batch)).float())
         return self.penalty.add(loss, {"loss/generator": loss.detach()})
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
@@ -111,21 +113,26 @@ class VAE:
     def __init__(self, modules: Mapping[str, nn.Module], config: VAEConfig) -> None:
         self.modules = modules
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
+        self.conditional = bool(self.decoder.classes)
         self.nll = LIKELIHOODS[config.likelihood]
         self.penalty = GridPenalty(self.decoder, config.grid_penalty)
         self.beta, self.warmup = config.beta, config.warmup
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
 
-    def negative_elbo(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """−log p(x|z) with one sample of z, and KL(q(z|x)‖p(z)); nats per image, batch mean."""
-        mean, log_variance = (part.float() for part in self.encoder(images))
-        logits = self.decoder.logits(reparametrize(mean, log_variance)).float()
-        return self.nll(logits, images), kl_divergence(mean, log_variance)
+    def negative_elbo(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """−log p(x|z) with one sample of z, and KL(q(z|x)‖p(z)); nats per image, batch mean.
+
+        All are conditional on the labels where the networks are (Sohn et al. 2015, equation 4).
+        """
+        labels = batch.labels if self.conditional else None
+        mean, log_variance = (part.float() for part in self.encoder(batch.images, labels))
+        logits = self.decoder.logits(reparametrize(mean, log_variance), labels).float()
+        return self.nll(logits, batch.images), kl_divergence(mean, log_variance)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """−log p(x|z) + β·KL, β rising linearly during warm-up."""
-        nll, kl = self.negative_elbo(batch.images)
+        nll, kl = self.negative_elbo(batch)
         beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
         loss = nll + beta * kl
         seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
@@ -135,8 +142,9 @@ class VAE:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
         seen = inspect_samples(averaged["decoder"])
         images = held.images[: PREVIEW // 2]
-        mean, _ = averaged["encoder"](images)
-        pairs = torch.stack([images, averaged["decoder"](mean)], dim=1)  # (B, 2, C, H, W)
+        labels = held.labels[: len(images)] if self.conditional else None
+        mean, _ = averaged["encoder"](images, labels)
+        pairs = torch.stack([images, averaged["decoder"](mean, labels)], dim=1)  # (B, 2, C, H, W)
         seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
         return seen
 

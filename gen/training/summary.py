@@ -21,8 +21,9 @@ def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
         for name, module in build_modules(model).items():
             latents = isinstance(module, Decoder)
             shape = (module.latent,) if latents else (model.channels, *model.size)
+            labels = [torch.zeros(1, dtype=torch.int64)] * getattr(model, "conditional", False)
             with FlopCounterMode(display=False) as counter:
-                module.eval()(torch.empty(1, *shape))
+                module.eval()(torch.empty(1, *shape), *labels)
             parameters = sum(weight.numel() for weight in module.parameters())
             costs[name] = (parameters, counter.get_total_flops())
     return costs

@@ -1,0 +1,121 @@
+"""The one loop of sampling: draw what is missing, hand it on, stop where nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gen.signals import caught_signals
+from gen.training.log import Progress
+
+from .sources import Source
+from .targets import Add, Folder, Shape, animation, array, sheet
+
+
+class Stopped(Exception):
+    """A signal arrived. The image at hand was finished; files that are not whole were left out."""
+
+    def __init__(self, signal: int, done: int, count: int) -> None:
+        super().__init__(f"Stopped at image {done} of {count}")
+        self.signal = signal
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where images go; any of them together.
+
+    Attributes:
+        grid: one sheet, .png or .jpg.
+        gif: one animation, of `fps` frames per second.
+        npy: one array (N, H, W, C).
+        outdir: a folder of one file per image, of type `format`: png, jpg or npy.
+    """
+
+    grid: Path | None = None
+    gif: Path | None = None
+    npy: Path | None = None
+    outdir: Path | None = None
+    format: str = "png"
+    fps: int = 20
+
+    def files(self, source: Source, shape: Shape) -> Iterator[AbstractContextManager[Add]]:
+        """Yield the writers of the single files."""
+        if self.grid:
+            yield sheet(self.grid, source.count, shape, source.columns)
+        if self.gif:
+            yield animation(self.gif, source.count, shape, self.fps)
+        if self.npy:
+            yield array(self.npy, source.count, shape)
+
+    def __str__(self) -> str:
+        paths = (self.grid, self.gif, self.npy, self.outdir)
+        return ", ".join(str(path) for path in paths if path)
+
+
+def write_images(source: Source, targets: Targets, record: dict[str, Any], batch_size: int) -> str:
+    """Draw the images of `source` that are not there yet, at most `batch_size` held at once.
+
+    Args:
+        source: what is drawn.
+        targets: where it goes.
+        record: what the images are functions of; a folder made with another record is refused.
+        batch_size: images drawn between two looks at the targets.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM came.
+        FolderError: the folder holds something else.
+        ValueError: too many images for one picture.
+    """
+    shape = tuple(source.draw([0]).shape[1:])
+    folder = None
+    with (
+        caught_signals() as caught,
+        closing(Progress(source.count, 0, "image")) as progress,
+        ExitStack() as stack,
+    ):
+        indices: Iterable[int] = _watched(source.count, progress, caught)
+        adds = [stack.enter_context(file) for file in targets.files(source, shape)]
+        if targets.outdir:
+            folder = Folder(targets.outdir, record, source.name, targets.format, shape)
+            if adds:  # these need every image
+                adds.append(lambda index, image: folder.holds(index) or folder.add(index, image))
+            else:
+                indices = (index for index in indices if not folder.holds(index))
+                adds.append(folder.add)
+        for part, images in drawn(source, indices, batch_size):
+            for index, image in zip(part, images, strict=True):
+                for add in adds:
+                    add(index, image)
+                if caught:
+                    raise Stopped(caught[0], index + 1, source.count)
+    height, width = shape[1:]
+    note = folder.finish() if folder else ""
+    return f"{source.count} images of {height}x{width} → {targets}{note}"
+
+
+def drawn(
+    source: Source, indices: Iterable[int], batch_size: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield indices and their images (≤ batch_size, C, H, W), in order."""
+    rest = iter(indices)
+    while part := list(islice(rest, batch_size)):
+        yield part, source.draw(part)
+
+
+def _watched(count: int, progress: Progress, caught: list[int]) -> Iterator[int]:
+    """Yield 0 … count − 1, showing how far it is; raises Stopped."""
+    for index in range(count):
+        if caught:
+            raise Stopped(caught[0], index, count)
+        progress.show(index, {})
+        progress.advance()
+        yield index

@@ -1,0 +1,99 @@
+"""What each of several processes does for tests/test_distributed.py: `worker.py FOLDER`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from gen import distributed
+from gen.data.datasets import load_dataset
+from gen.data.sampler import batches
+from gen.training import objectives
+from gen.training.checkpoint import load_checkpoint
+from gen.training.loop import Means, Trainer, gradients, train_step
+from tests.conftest import small_config
+
+BATCH = 9  # 4 + 5 over two processes
+
+
+def shapes():
+    return load_dataset("shapes", root=Path("data"), size=(16, 16), channels=3, count=64)
+
+
+def noiseless_steps(model, dataset, folder):
+    """Gradients of the first step, and metrics and weights after three: no noise, BN in eval."""
+    trainer = Trainer(small_config(model, batch_size=BATCH), dataset, folder)
+    for module in trainer.modules.values():
+        module.eval()
+    objective, metrics, first = trainer.objective, Means(), []
+    if model == "dcgan":
+        network = objective.generator
+        objective.generate = lambda batch, *_: network(pixels(batch)[:, : network.latent])
+    stream = batches(dataset, batch_size=BATCH, seed=0, part=trainer.part)
+    with (
+        contextlib.closing(stream),
+        patch.object(objectives, "reparametrize", lambda mean, _: mean),
+    ):
+        for step in range(3):
+            batch = trainer.to_device(next(stream))
+            no_cast = contextlib.nullcontext()
+            metrics.add(train_step(objective, batch, step, no_cast, trainer.share))
+            if step == 0:
+                first = [g.clone() for phase in objective.phases for g in gradients(phase)]
+    weights = [w.detach() for m in trainer.modules.values() for w in m.parameters()]
+    return {"gradients": first, "weights": weights, "metrics": metrics.read(trainer.share)}
+
+
+def pixels(batch):
+    """Images of a batch, or images, as rows of pixels."""
+    return getattr(batch, "images", batch).flatten(1)
+
+
+def digest(trainer):
+    """A hash of everything that all processes must share to the last bit."""
+    held = [m.state_dict() for m in trainer.modules.values()]
+    held += [trainer.average.module.state_dict()]
+    held += [
+        s for p in trainer.objective.phases for s in p.optimizer.state_dict()["state"].values()
+    ]
+    tensors = [value for state in held for value in state.values()]
+    return hashlib.sha256(b"".join(t.contiguous().numpy().tobytes() for t in tensors)).hexdigest()
+
+
+def whole_and_resumed(dataset, folder):
+    """Train 6 steps at once, and 3 and 3; returns digests. Each process has a folder of its own."""
+    digests = []
+    for name, parts in (("whole", (6,)), ("broken", (3, 6))):
+        own = folder / f"{name}-{distributed.rank()}"
+        own.mkdir()
+        for number, steps in enumerate(parts):
+            trainer = Trainer(small_config("dcgan", batch_size=BATCH, steps=steps), dataset, own)
+            if number:
+                trainer.load(load_checkpoint(folder / f"{name}-0"))
+            assert trainer.run() == 0
+            distributed.wait()
+        digests.append(digest(trainer))
+    return digests
+
+
+def main(folder):
+    with distributed.joined():
+        dataset = shapes()
+        for model in ("dcgan", "vae"):
+            (folder / model).mkdir(exist_ok=True)
+            torch.save(
+                noiseless_steps(model, dataset, folder / model),
+                folder / model / f"{distributed.rank()}.pt",
+            )
+        result = {"digests": whole_and_resumed(dataset, folder)}
+        (folder / f"result-{distributed.rank()}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

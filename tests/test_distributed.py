@@ -1,0 +1,123 @@
+"""Several processes act as one: real ones, over gloo."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gen.training.checkpoint import load_checkpoint
+from gen.training.loop import Trainer
+from tests import distributed_worker
+from tests.conftest import small_config
+from tests.training.test_loop import flat
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(world, *arguments):
+    """The processes of one group, without torchrun's own, which costs seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env=environment | rank,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ranks
+    ]
+
+
+def finish(processes, timeout=120):
+    """Exit codes and what was said, by rank; none outlives the test."""
+    try:
+        said = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [p.returncode for p in processes], [out + err for out, err in said]
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """The folder in which two processes have left what they did."""
+    folder = tmp_path_factory.mktemp("worked")
+    codes, said = finish(start(2, "tests/distributed_worker.py", folder))
+    assert codes == [0, 0], said
+    assert said[1] == ""
+    return folder
+
+
+@pytest.mark.parametrize("model", ["dcgan", "vae"])
+def test_two_processes_equal_one_on_the_joined_batch(model, worked, small_dataset, tmp_path):
+    """Shares of 4 and 5 images, no noise, batch norm in eval: rounding alone differs."""
+    first, second = (torch.load(worked / model / f"{rank}.pt") for rank in range(2))
+    one = distributed_worker.noiseless_steps(model, small_dataset, tmp_path)
+    for key in ("gradients", "weights"):
+        assert len(one[key]) == len(first[key]) > 10
+        for mine, other, alone in zip(first[key], second[key], one[key], strict=True):
+            assert torch.equal(mine, other)
+            bound = 1e-6 if key == "weights" else 1e-7 + 1e-5 * alone.abs().max()
+            assert (mine - alone).abs().max() <= bound
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"] == pytest.approx(one["metrics"], rel=1e-6, abs=1e-6)
+
+
+def results(folder):
+    return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_processes_hold_the_same_bits_after_training(worked):
+    """Weights, averages, optimizers, batch-norm statistics; with noise, batch norm in training."""
+    first, second = results(worked)
+    assert first["digests"] == second["digests"]
+
+
+def test_resumed_run_of_two_equals_the_unbroken_one(worked):
+    whole, broken = (flat(load_checkpoint(worked / f"{name}-0")) for name in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    for key in whole.keys() - {"/config"}:
+        same = torch.equal if torch.is_tensor(whole[key]) else lambda a, b: a == b
+        assert same(whole[key], broken[key]), key
+    rows = [(worked / f"{name}-0" / "metrics.jsonl").read_text() for name in ("whole", "broken")]
+    assert len(set(map(without_speed, rows))) == 1
+
+
+def without_speed(rows):
+    """Rows of metrics.jsonl without what the clock says."""
+    parsed = [json.loads(row) for row in rows.splitlines()]
+    return json.dumps([{k: v for k, v in row.items() if "speed" not in k} for row in parsed])
+
+
+def test_noise_differs_by_process_and_is_kept(worked):
+    states = load_checkpoint(worked / "whole-0")["rng"]
+    assert len(states) == 2
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
+def test_only_the_first_process_writes(worked):
+    for name in ("whole", "broken"):
+        assert not list((worked / f"{name}-1").iterdir())
+    assert len(list((worked / "whole-0").glob("events.*"))) == 1
+
+
+def test_one_process_goes_on_with_a_run_of_two(worked, small_dataset, tmp_path, capsys):
+    trainer = Trainer(small_config("dcgan", batch_size=9, steps=7), small_dataset, tmp_path)
+    trainer.load(load_checkpoint(worked / "whole-0"))
+    said = capsys.readouterr().err
+    assert "1 process(es) go on with a run of 2" in said and "not bitwise" in said
+    assert said.count("\n") == 1
+    assert trainer.run() == 0
+    assert len(load_checkpoint(tmp_path)["rng"]) == 1
