@@ -131,6 +131,9 @@ class GeneratorConfig(ModelConfig):
     """Networks that make images of latents."""
 
     latent: int = option(100, "length of the latent vector", low=1, high=65536)
+    decoder_width: int = option(
+        0, "width of the network that makes images; 0 takes --width", low=0, high=4096
+    )
     conditional: bool = option(False, "learn one distribution per class of the data")
     classes: int = option(0, "", low=0, high=65536)  # the data's; 0 where not conditional
 

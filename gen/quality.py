@@ -19,7 +19,7 @@ from gen.data.datasets import DATASETS, Dataset, load_dataset, natural_channels
 from gen.data.decode import DataError
 from gen.data.sampler import epoch_order
 from gen.data.stream import open_stream
-from gen.features import SEED, open_features
+from gen.features import SEED, Features, open_features
 from gen.sampling import load, sample_images
 from gen.training.checkpoint import is_run
 
@@ -132,7 +132,13 @@ def measure_quality(
             f"{samples.count} samples and {real.count} reference images, --num {num}: "
             f"distances take {MIN_IMAGES} or more of each"
         )
-    network = open_features(features, samples.shape)
+    return compare_images(samples, real, open_features(features, samples.shape), images, batch_size)
+
+
+def compare_images(
+    samples: Images, real: Images, network: Features, images: int, batch_size: int = 64
+) -> Quality:
+    """Compare the first `images` of both, which have one shape and at least as many."""
     enough = images > network.dimension
     subset_size = min(SUBSET_SIZE, images // 2)
     found = calculate_metrics(

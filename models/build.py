@@ -17,7 +17,7 @@ def _decoder(config: Any) -> Decoder:
         config.latent,
         config.size,
         config.channels,
-        config.width,
+        config.decoder_width or config.width,
         config.upsample,
         config.kernel_size,
         config.antialias,

@@ -83,3 +83,21 @@ def test_initialisation_keeps_icnr():
 def test_size_below_eight_is_refused():
     with pytest.raises(ValueError, match="at least 8"):
         size_ladder((8, 7))
+
+
+def test_size_below_eight_is_refused():
+    with pytest.raises(ValueError, match="at least 8"):
+        size_ladder((8, 7))
+
+
+def test_the_decoder_has_a_width_of_its_own():
+    common = {"model": "dcgan", "size": (16, 16), "channels": 3, "latent": 7, "width": 4}
+    plain = build_modules(GeneratorConfig(**common))
+    wide = build_modules(GeneratorConfig(**common, decoder_width=6))
+    shapes = {name: [w.shape for w in module.parameters()] for name, module in plain.items()}
+    assert [w.shape for w in wide["discriminator"].parameters()] == shapes["discriminator"]
+    alone = build_modules(GeneratorConfig(**{**common, "width": 6}))["generator"]
+    assert [w.shape for w in wide["generator"].parameters()] == [
+        w.shape for w in alone.parameters()
+    ]
+    assert shapes["generator"] != [w.shape for w in alone.parameters()]
