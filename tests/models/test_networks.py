@@ -85,11 +85,6 @@ def test_size_below_eight_is_refused():
         size_ladder((8, 7))
 
 
-def test_size_below_eight_is_refused():
-    with pytest.raises(ValueError, match="at least 8"):
-        size_ladder((8, 7))
-
-
 def test_the_decoder_has_a_width_of_its_own():
     common = {"model": "dcgan", "size": (16, 16), "channels": 3, "latent": 7, "width": 4}
     plain = build_modules(GeneratorConfig(**common))
