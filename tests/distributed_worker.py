@@ -34,7 +34,7 @@ def noiseless_steps(model, dataset, folder):
     objective, metrics, first = trainer.objective, Means(), []
     if model == "dcgan":
         network = objective.generator
-        objective.generate = lambda batch, *_: network(pixels(batch)[:, : network.latent])
+        objective.generate = lambda batch: (network(pixels(batch)[:, : network.latent]), None)
     stream = batches(dataset, batch_size=BATCH, seed=0, part=trainer.part)
     with (
         contextlib.closing(stream),
@@ -51,8 +51,8 @@ def noiseless_steps(model, dataset, folder):
 
 
 def pixels(batch):
-    """Images of a batch, or images, as rows of pixels."""
-    return getattr(batch, "images", batch).flatten(1)
+    """Images of a batch as rows of pixels."""
+    return batch.images.flatten(1)
 
 
 def digest(trainer):
