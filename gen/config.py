@@ -20,6 +20,7 @@ KERNEL_SIZES: dict[str, tuple[int, ...]] = {
     "bilinear": (3, 5),
     "subpixel": (3, 5),
 }
+GAN_LOSSES = ("nonsaturating", "hinge", "lsgan", "wgan-gp")
 
 
 def option(
@@ -143,6 +144,18 @@ class GeneratorConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class AdversarialConfig(GeneratorConfig):
+    """Networks with a discriminator."""
+
+    spectral_norm: bool = option(False, "spectral normalization in the discriminator")
+    batch_norm: str = option(
+        "auto",
+        "batch norm in it; auto: off with spectral norm and gradient penalties, else on",
+        choices=("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True)
 class DataConfig(Checked):
     """The images."""
 
@@ -159,18 +172,62 @@ def grid_penalty() -> Any:
 
 
 @dataclass(frozen=True)
-class GANConfig(Checked):
+class ObjectiveConfig(Checked):
+    """What networks are trained for."""
+
+    def fit(self, networks: ModelConfig) -> ModelConfig:
+        """The networks as this objective needs them.
+
+        Raises:
+            ValueError: they cannot serve it.
+        """
+        penalty = getattr(self, "grid_penalty", 0)
+        if penalty and networks.upsample in ("nearest", "bilinear"):
+            raise ValueError(
+                f"grid_penalty is {penalty:g}, but upsample {networks.upsample} has no phases "
+                "that could be uneven; leave it 0 or take transposed or subpixel"
+            )
+        return networks
+
+
+@dataclass(frozen=True)
+class GANConfig(ObjectiveConfig):
     """The adversarial objective."""
 
-    loss: str = option("nonsaturating", "GAN loss", choices=("nonsaturating", "hinge", "lsgan"))
+    loss: str = option("nonsaturating", "GAN loss", choices=GAN_LOSSES)
+    critic_steps: int = option(
+        0, "discriminator's turns per turn of the generator; 0: 5 with wgan-gp, else 1", low=0,
+        high=1000,
+    )  # fmt: skip
+    gradient_penalty: float = option(10.0, "λ of wgan-gp", low=0, high=1e6)
+    r1: float = option(0.0, "γ of the R1 penalty on the discriminator's slope", low=0, high=1e6)
     lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
     grid_penalty: float = grid_penalty()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.critic_steps:
+            object.__setattr__(self, "critic_steps", 5 if self.loss == "wgan-gp" else 1)
+
+    def fit(self, networks: ModelConfig) -> ModelConfig:
+        """Settle batch norm, which makes an image's slope depend on the rest of the batch."""
+        networks = super().fit(networks)
+        penalized = self.loss == "wgan-gp" or self.r1 > 0
+        if networks.batch_norm == "auto":
+            off = penalized or networks.spectral_norm
+            return dataclasses.replace(networks, batch_norm="off" if off else "on")
+        if networks.batch_norm == "on" and penalized:
+            raise ValueError(
+                "batch_norm is on; loss wgan-gp and r1 ask for each image's own slope, so it must "
+                "be off or auto"
+            )
+        return networks
+
 
 @dataclass(frozen=True)
-class VAEConfig(Checked):
+class VAEConfig(ObjectiveConfig):
     """The evidence lower bound."""
 
     likelihood: str = option(
@@ -205,13 +262,13 @@ class ModelKind:
     """What the command line offers for one model, and where its defaults differ."""
 
     networks: type[ModelConfig]
-    objective: type[Checked]
+    objective: type[ObjectiveConfig]
     help: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 MODELS: dict[str, ModelKind] = {
-    "dcgan": ModelKind(GeneratorConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
+    "dcgan": ModelKind(AdversarialConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
     "vae": ModelKind(
         GeneratorConfig,
         VAEConfig,
@@ -227,16 +284,11 @@ class RunConfig:
 
     model: ModelConfig
     data: DataConfig
-    objective: Checked
+    objective: ObjectiveConfig
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        penalty = getattr(self.objective, "grid_penalty", 0)
-        if penalty and self.model.upsample in ("nearest", "bilinear"):
-            raise ValueError(
-                f"grid_penalty is {penalty:g}, but upsample {self.model.upsample} has no phases "
-                "that could be uneven; leave it 0 or take transposed or subpixel"
-            )
+        object.__setattr__(self, "model", self.objective.fit(self.model))
 
     @staticmethod
     def sections(model: str) -> dict[str, type[Checked]]:

@@ -37,16 +37,19 @@ class StridedTrunk(nn.Sequential):
     """Images (B, C, H, W) → features (B, `features`): the DCGAN discriminator without its head.
 
     Convolutions k4 s2 p1, each halving (rounding down), LeakyReLU 0.2, batch normalisation
-    everywhere but in the first (Radford et al. 2016).
+    everywhere but in the first (Radford et al. 2016), or nowhere.
     """
 
-    def __init__(self, size: tuple[int, int], channels: int, width: int) -> None:
+    def __init__(
+        self, size: tuple[int, int], channels: int, width: int, batch_norm: bool = True
+    ) -> None:
         layers: list[nn.Module] = []
         stages = len(size_ladder(size)) - 1
         incoming = channels
         for stage, outgoing in enumerate(stage_widths(width, stages)):
-            layers.append(nn.Conv2d(incoming, outgoing, 4, 2, 1, bias=stage == 0))
-            if stage > 0:
+            normal = batch_norm and stage > 0
+            layers.append(nn.Conv2d(incoming, outgoing, 4, 2, 1, bias=not normal))
+            if normal:
                 layers.append(nn.BatchNorm2d(outgoing))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             incoming = outgoing

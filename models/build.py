@@ -25,10 +25,21 @@ def _decoder(config: Any) -> Decoder:
     )
 
 
+def _discriminator(config: Any) -> Discriminator:
+    return Discriminator(
+        config.size,
+        config.channels,
+        config.width,
+        config.classes,
+        config.batch_norm != "off",
+        config.spectral_norm,
+    )
+
+
 def _dcgan(config: Any) -> dict[str, nn.Module]:
     return {
         "generator": _decoder(config),
-        "discriminator": Discriminator(config.size, config.channels, config.width, config.classes),
+        "discriminator": _discriminator(config),
     }
 
 

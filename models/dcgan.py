@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from .blocks import StridedTrunk, initialize
 
@@ -18,17 +19,30 @@ class Discriminator(nn.Module):
     """Images (B, C, H, W) in [−1, 1] → one logit per image (B,); positive means real.
 
     With classes, the logit is w·φ(x) + b + v_y·φ(x): a projection on the vector of the label y
-    (Miyato and Koyama 2018, equation 3).
+    (Miyato and Koyama 2018, equation 3). Spectral norm keeps the largest singular value of every
+    weight at 1 (Miyato et al. 2018, equation 8).
     """
 
-    def __init__(self, size: tuple[int, int], channels: int, width: int, classes: int = 0) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        channels: int,
+        width: int,
+        classes: int = 0,
+        batch_norm: bool = True,
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
-        self.trunk = StridedTrunk(size, channels, width)
+        self.trunk = StridedTrunk(size, channels, width, batch_norm)
         self.head = nn.Linear(self.trunk.features, 1)
         self.projection = nn.Embedding(classes, self.trunk.features) if classes else None
         initialize(self)
         if classes:
             nn.init.normal_(self.projection.weight, 0.0, 0.02)
+        if spectral_norm:
+            layers = nn.Conv2d, nn.Linear, nn.Embedding
+            for module in [m for m in self.modules() if isinstance(m, layers)]:
+                parametrizations.spectral_norm(module)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B,); labels (B,) where there are classes."""

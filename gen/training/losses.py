@@ -12,10 +12,11 @@ from torch import Tensor
 
 
 class GANLoss(NamedTuple):
-    """A pair of losses on the discriminator's logits (B,)."""
+    """A pair of losses on the discriminator's logits (B,), and D(x) as the paper means it."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # logits of real, logits of fake
     generator: Callable[[Tensor], Tensor]  # logits of fake
+    output: Callable[[Tensor], Tensor] = torch.clone  # logits → D
 
 
 GAN_LOSSES: dict[str, GANLoss] = {
@@ -23,6 +24,7 @@ GAN_LOSSES: dict[str, GANLoss] = {
     "nonsaturating": GANLoss(
         lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
         lambda fake: F.softplus(-fake).mean(),
+        torch.sigmoid,
     ),
     # Lim and Ye 2017, Miyato et al. 2018, equations 16 and 17.
     "hinge": GANLoss(
@@ -34,7 +36,31 @@ GAN_LOSSES: dict[str, GANLoss] = {
         lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
         lambda fake: (fake - 1).square().mean() / 2,
     ),
+    # Arjovsky et al. 2017, equations 2 and 4; with `lipschitz_penalty`.
+    "wgan-gp": GANLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean()),
 }
+
+
+def slopes(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """‖∇ₓD(x)‖₂ of each image (B,), differentiable in the weights; float32 also under autocast."""
+    images = images.detach().float().requires_grad_()
+    with torch.autocast(images.device.type, enabled=False):
+        logits = discriminator(images)
+    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return slope.flatten(1).norm(dim=1)
+
+
+def lipschitz_penalty(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
+) -> Tensor:
+    """E(‖∇D(x̂)‖ − 1)², x̂ uniform between real and fake (Gulrajani et al. 2017, equation 3)."""
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    return (slopes(discriminator, torch.lerp(fake.float(), real, share)) - 1).square().mean()
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """½·E‖∇D(x)‖² on real images (Mescheder et al. 2018, equation 9)."""
+    return slopes(discriminator, real).square().mean() / 2
 
 
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:

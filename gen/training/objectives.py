@@ -13,7 +13,14 @@ from gen.config import GANConfig, RunConfig, VAEConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
-from .losses import GAN_LOSSES, LIKELIHOODS, kl_divergence, reparametrize
+from .losses import (
+    GAN_LOSSES,
+    LIKELIHOODS,
+    kl_divergence,
+    lipschitz_penalty,
+    r1_penalty,
+    reparametrize,
+)
 from .monitor import PREVIEW, Inspection, inspect_samples
 from .penalty import GridPenalty
 
@@ -61,6 +68,8 @@ class GAN:
         self.generator, self.discriminator = modules["generator"], modules["discriminator"]
         self.conditional = bool(self.generator.classes)
         self.losses = GAN_LOSSES[config.loss]
+        self.gradient_penalty = config.gradient_penalty if config.loss == "wgan-gp" else 0.0
+        self.r1 = config.r1
         self.penalty = GridPenalty(self.generator, config.grid_penalty)
         betas = (config.beta1, config.beta2)
         self.phases = (
@@ -73,6 +82,7 @@ class GAN:
                 "generator",
                 _adam(self.generator.parameters(), config.lr, betas),
                 self.generator_loss,
+                every=config.critic_steps,
             ),
         )
 
@@ -89,11 +99,29 @@ class GAN:
         real = self.discriminator(batch.images, labels).float()
         fake = self.discriminator(fakes, labels).float()
         loss = self.losses.discriminator(real, fake)
-        return loss, {
+        seen = {
             "loss/discriminator": loss.detach(),
-            "d/real": real.detach().sigmoid().mean(),
-            "d/fake": fake.detach().sigmoid().mean(),
+            "d/real": self.losses.output(real.detach()).mean(),
+            "d/fake": self.losses.output(fake.detach()).mean(),
         }
+        if self.gradient_penalty or self.r1:
+            price = self.slope_price(batch.images, fakes, labels)
+            loss, seen["loss/slope"] = loss + price, price.detach()
+        return loss, seen
+
+    def slope_price(self, real: Tensor, fakes: Tensor, labels: Tensor | None) -> Tensor:
+        """λ·(the penalty of WGAN-GP) + γ·R1."""
+
+        def discriminator(images: Tensor) -> Tensor:
+            # A compiled network cannot be differentiated twice; its `forward` is not compiled.
+            return self.discriminator.forward(images, labels)
+
+        price = real.new_zeros(())
+        if self.gradient_penalty:
+            price = price + self.gradient_penalty * lipschitz_penalty(discriminator, real, fakes)
+        if self.r1:
+            price = price + self.r1 * r1_penalty(discriminator, real)
+        return price
 
     def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Pass for real."""

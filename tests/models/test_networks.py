@@ -7,13 +7,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.config import KERNEL_SIZES, GeneratorConfig
+from gen.config import KERNEL_SIZES, RunConfig
 from models.blocks import size_ladder
 from models.build import MODELS, build_modules
+from models.dcgan import Discriminator
 from models.decoder import Decoder
 from models.upsample import Subpixel
 
+WEIGHTED = torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding
 SIZES = [(8, 8), (28, 28), (32, 32), (34, 45), (64, 64), (128, 128), (9, 31)]
+
+
+def networks(model, **fields):
+    """The model's section of a run."""
+    return RunConfig.from_dict({"model": {"model": model, **fields}}).model
 
 
 @given(st.tuples(st.integers(8, 600), st.integers(8, 600)))
@@ -43,7 +50,7 @@ def test_decoder_reaches_every_size(size, upsample):
     width=st.integers(1, 5),
 )
 def test_every_network_takes_every_shape(model, size, channels, latent, width):
-    config = GeneratorConfig(model, size=size, channels=channels, latent=latent, width=width)
+    config = networks(model, size=size, channels=channels, latent=latent, width=width)
     modules = build_modules(config)
     images = torch.zeros(2, channels, *size)
     decoder = next(m for m in modules.values() if isinstance(m, Decoder))
@@ -58,7 +65,7 @@ def test_every_network_takes_every_shape(model, size, channels, latent, width):
 @pytest.mark.parametrize("model", MODELS)
 def test_initialisation_is_dcgans(model):
     torch.manual_seed(0)
-    for module in build_modules(GeneratorConfig(model, (32, 32), 3, width=32)).values():
+    for module in build_modules(networks(model, size=(32, 32), channels=3, width=32)).values():
         for name, layer in module.named_modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 # 32 channels at least: the standard error of the deviation is at most 0.0025.
@@ -87,12 +94,32 @@ def test_size_below_eight_is_refused():
 
 def test_the_decoder_has_a_width_of_its_own():
     common = {"model": "dcgan", "size": (16, 16), "channels": 3, "latent": 7, "width": 4}
-    plain = build_modules(GeneratorConfig(**common))
-    wide = build_modules(GeneratorConfig(**common, decoder_width=6))
+    plain = build_modules(networks(**common))
+    wide = build_modules(networks(**common, decoder_width=6))
     shapes = {name: [w.shape for w in module.parameters()] for name, module in plain.items()}
     assert [w.shape for w in wide["discriminator"].parameters()] == shapes["discriminator"]
-    alone = build_modules(GeneratorConfig(**{**common, "width": 6}))["generator"]
+    alone = build_modules(networks(**{**common, "width": 6}))["generator"]
     assert [w.shape for w in wide["generator"].parameters()] == [
         w.shape for w in alone.parameters()
     ]
     assert shapes["generator"] != [w.shape for w in alone.parameters()]
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_spectral_norm_holds_every_singular_value_at_one(classes):
+    torch.manual_seed(0)
+    critic = Discriminator((16, 16), 3, 8, classes, batch_norm=False, spectral_norm=True)
+    labels = torch.arange(8) % 3 if classes else None
+    for _ in range(50):  # one power iteration each
+        critic(torch.randn(8, 3, 16, 16), labels)
+    weights = [m.weight for m in critic.eval().modules() if isinstance(m, WEIGHTED)]
+    assert len(weights) == 3 + (classes > 0)
+    for weight in weights:
+        largest = torch.linalg.matrix_norm(weight.detach().flatten(1), 2)
+        assert largest == pytest.approx(1, abs=0.02)
+
+
+def test_no_batch_norm_means_none_and_biases_instead():
+    critic = Discriminator((32, 32), 3, 4, batch_norm=False)
+    assert not [m for m in critic.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(m.bias is not None for m in critic.modules() if isinstance(m, WEIGHTED))

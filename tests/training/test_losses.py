@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from gen.config import GAN_LOSSES
 from gen.training import losses
 
 
@@ -35,6 +36,48 @@ def test_hinge_and_least_squares_on_known_values():
     assert hinge.generator(fake) == 0.5
     assert lsgan.discriminator(real, fake) == ((1 + 1) / 2 + (4 + 1) / 2) / 2
     assert lsgan.generator(fake) == (9 + 0) / 2 / 2
+
+
+def test_wasserstein_is_a_difference_of_means():
+    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-2.0, 1.0])
+    pair = losses.GAN_LOSSES["wgan-gp"]
+    assert pair.discriminator(real, fake) == -0.5 - 1
+    assert pair.generator(fake) == 0.5
+
+
+def test_command_line_offers_the_losses_there_are():
+    assert set(losses.GAN_LOSSES) == set(GAN_LOSSES)
+
+
+def test_penalties_of_a_plane_and_their_second_derivative():
+    """D(x) = w·x has slope ‖w‖ everywhere; ∂(½‖w‖²)/∂w = w, ∂(‖w‖ − 1)²/∂w = 2(‖w‖ − 1)w/‖w‖."""
+    plane, images = torch.randn(12, requires_grad=True), torch.randn(2, 7, 3, 2, 2)
+    norm = plane.detach().norm()
+
+    def critic(x):
+        return x.flatten(1) @ plane
+
+    torch.testing.assert_close(losses.slopes(critic, images[0]), norm.expand(7))
+    r1 = losses.r1_penalty(critic, images[0])
+    torch.testing.assert_close(r1.detach(), norm**2 / 2)
+    torch.testing.assert_close(*torch.autograd.grad(r1, plane), plane.detach())
+    price = losses.lipschitz_penalty(critic, *images)
+    torch.testing.assert_close(price.detach(), (norm - 1) ** 2)
+    (grad,) = torch.autograd.grad(price, plane)
+    torch.testing.assert_close(grad, 2 * (norm - 1) * plane.detach() / norm)
+
+
+def test_lipschitz_penalty_looks_between_real_and_fake():
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return x.flatten(1).sum(1)
+
+    losses.lipschitz_penalty(critic, torch.ones(500, 1, 2, 2), torch.zeros(500, 1, 2, 2))
+    share = seen[0][:, 0, 0, 0]
+    assert torch.equal(seen[0], share[:, None, None, None].expand(-1, 1, 2, 2))
+    assert share.min() < 0.02 and share.max() > 0.98 and abs(share.mean() - 0.5) < 0.05
 
 
 def test_bernoulli_is_summed_per_image_and_averaged_over_the_batch():
