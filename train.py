@@ -12,7 +12,7 @@ import click
 from gen import distributed
 from gen.commands.output import say
 from gen.config import MODELS, RunConfig
-from gen.options import ChoiceGroup, Command, GroupedOption, options_of
+from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_overrides
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
 
@@ -22,30 +22,27 @@ def main() -> None:
     """Hold one command per model."""
 
 
-def new_config(model: str, file: str | None, flags: dict[str, Any]) -> RunConfig:
-    """Defaults < file < flags."""
+def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
+    """Sections of a configuration file, or of none, for this model."""
+    values = json.loads(Path(file).read_text()) if file else {}
+    if values.get("model", {}).get("model", model) != model:
+        raise ValueError(f"is of model {values['model']['model']}, not {model}")
+    return {**values, "model": {**values.get("model", {}), "model": model}}
+
+
+def new_config(
+    model: str, file: str | None, flags: dict[str, Any]
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Defaults < file < flags; and what was given of it, by name."""
     try:
-        values = json.loads(Path(file).read_text()) if file else {}
-        if file and values.get("model", {}).get("model", model) != model:
-            raise ValueError(f"is of model {values['model']['model']}, not {model}")
-        values["model"] = {**values.get("model", {}), "model": model}
-        return RunConfig.from_dict(values, flags)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+        values = read_config(model, file)
+        run = RunConfig.from_dict(values, flags)
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise click.UsageError(f"{f'--config {file}: ' if file else ''}{error}") from error
-
-
-def stored_config(path: str, model: str, flags: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
-    """A checkpoint's configuration and content; only --steps may differ from it."""
-    from gen.training.checkpoint import load_checkpoint
-
-    content = load_checkpoint(path)
-    stored = content["config"]
-    for section in stored.to_dict().values():
-        for name, value in section.items():
-            wanted = model if name == "model" else flags.get(name)
-            if name != "steps" and wanted not in (None, value):
-                raise click.UsageError(f"--resume {path}: its {name} is {value}, not {wanted}")
-    return RunConfig.from_dict(stored.to_dict(), {"steps": flags["steps"]}), content
+    names = {name for section in values.values() for name in section}
+    names |= {name for name, value in flags.items() if value is not None}
+    plain = {name: v for section in run.to_dict().values() for name, v in section.items()}
+    return run, {name: plain[name] for name in names}
 
 
 def fit_to_data(run: RunConfig) -> RunConfig:
@@ -63,40 +60,50 @@ def train(
     model: str,
     config: str | None,
     resume: str | None,
+    override: tuple[str, ...],
     outdir: str,
     dry_run: bool,
     **flags: Any,
 ) -> None:
     """Parse, build, run."""
-    if config and resume:
-        raise click.UsageError("--config and --resume exclude each other")
-    content: dict[str, Any] = {}
+    run, given = new_config(model, config, flags)
+    folder, content = None, {}
+    if resume == "auto":
+        from gen.training.resume import latest_run
+
+        found = latest_run(Path(outdir), model, run.data.data)
+        resume = str(found) if found else None
+    if override and not resume:
+        raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
-        run, content = stored_config(resume, model, flags)
+        from gen.training.resume import continued, open_run
+
+        folder, content = open_run(Path(resume))
+        try:
+            run = continued(content, given, read_overrides(override))
+        except ValueError as error:
+            raise click.UsageError(f"--resume {resume}: {error}") from error
     else:
-        run = new_config(model, config, flags)
         run = fit_to_data(run)
     if dry_run:
         from gen.training.summary import describe
 
         say(describe(run), err=False)
         return
-    from gen.training.checkpoint import find_checkpoint
     from gen.training.log import new_run_folder
     from gen.training.loop import Trainer, open_dataset
 
     dataset = open_dataset(run)
-    if content:
-        folder = find_checkpoint(resume).resolve().parent.parent
-    else:
+    if not folder:
         name = f"{model}-{Path(run.data.data).stem or 'data'}"
         first = distributed.rank() == 0
         folder = distributed.broadcast(new_run_folder(Path(outdir), name) if first else None)
     trainer = Trainer(run, dataset, folder)
     if content:
         trainer.load(content)
-    where = f"{trainer.device}{distributed.described()}"
-    say(f"{model} on {dataset.name}: {len(dataset)} images, {where} → {folder}")
+    where = f"{trainer.device}{distributed.described()} → {folder}"
+    where += f", from step {trainer.step}" if content else ""
+    say(f"{model} on {dataset.name}: {len(dataset)} images, {where}")
     stopped_by = trainer.run()
     if stopped_by:
         say(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.")
@@ -111,7 +118,12 @@ def _run_option(flag: str, text: str, **settings: Any) -> GroupedOption:
 RUN_OPTIONS = [
     _run_option("--outdir", "parent of the run directory  [default: runs]", default="runs"),
     _run_option("--config", "JSON such as a run's config.json; flags win", metavar="FILE"),
-    _run_option("--resume", "go on with a run or checkpoint, in place", metavar="RUN"),
+    _run_option(
+        "--resume",
+        "go on with a run, in place; auto: the newest of this model and data, or a new one",
+        metavar="RUN|auto",
+    ),
+    _run_option("--override", "change a resumed run's option", metavar="NAME=VALUE", multiple=True),
     _run_option("--dry-run", "print networks and counts; write nothing", is_flag=True),
 ]
 

@@ -254,6 +254,9 @@ class TrainingConfig(Checked):
     compile: bool = option(False, "compile the networks (torch.compile)")
     channels_last: bool = option(True, "memory format of the networks")
     snapshot_every: int = option(1000, "checkpoint and sample rhythm", unit="steps", low=1)
+    keep: int = option(
+        3, "newest checkpoints kept beside snapshots 0, 1, 2, 4, 8, …; 0 keeps all", low=0
+    )
     log_every: int = option(50, "logging rhythm", unit="steps", low=1)
 
 

@@ -133,6 +133,19 @@ class Command(click.Command):
             raise click.ClickException(one_line(error)) from error
 
 
+def read_overrides(given: tuple[str, ...]) -> dict[str, Any]:
+    """`lr=1e-4` → {"lr": 0.0001}, read as the option of that name reads it."""
+    context, values = click.get_current_context(), {}
+    options = {param.name: param for param in context.command.params}
+    for text in given:
+        name, sign, value = text.partition("=")
+        name = name.replace("-", "_")
+        if not sign or name not in options:
+            raise click.UsageError(f"--override {text}: write NAME=VALUE, such as lr=1e-4")
+        values[name] = options[name].type_cast_value(context, value)
+    return values
+
+
 def one_line(error: BaseException) -> str:
     """The error in one line; the class stands before messages that do not explain themselves."""
     if isinstance(error, OSError) and error.strerror:

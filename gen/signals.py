@@ -15,7 +15,8 @@ def caught_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        for other in previous:
+            signal.signal(other, signal.SIG_DFL)
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -93,7 +93,7 @@ def test_numbers_count_up_and_resume_goes_on_in_place(photos, tmp_path):
     assert load_checkpoint(first)["step"] == 6
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == folders
     result = run("dcgan", "--resume", first, "--lr", 0.1)
-    assert result.exit_code == 2 and "lr is 0.0002" in result.output
+    assert result.exit_code == 2 and "lr 0.0002 → 0.1" in result.output
     assert run("vae", "--resume", first).exit_code == 2
 
 

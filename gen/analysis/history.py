@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from pathlib import Path
+
+from gen.files import read_rows
 
 Rows = list[dict[str, float]]
 
@@ -15,8 +16,7 @@ def read_history(run: Path) -> Rows:
     file = run / "metrics.jsonl"
     if not file.is_file():
         return []
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return [row for row in rows if any(name.startswith("checkerboard/") for name in row)]
+    return [row for row in read_rows(file) if any(name.startswith("checkerboard/") for name in row)]
 
 
 def monitored(rows: Rows) -> list[int]:

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from gen.device import pick_device
 from gen.images import to_uint8
-from gen.training.checkpoint import (
-    CheckpointError,
-    check_content,
-    find_checkpoint,
-    read_file,
-    state_dict_in,
-)
+from gen.training.checkpoint import check_content, fitting, read_newest, state_dict_in
 from models.build import build_modules
 from models.dcgan import ExampleGenerator
 from models.decoder import Decoder
@@ -46,8 +40,7 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
     Raises:
         CheckpointError: missing, damaged or foreign.
     """
-    path = find_checkpoint(path)
-    content = read_file(path)
+    path, content = read_newest(path)
     weights = state_dict_in(content)
     example = ExampleGenerator.from_weights(weights) if weights else None
     decoder = example or _decoder_in(path, content, ema)
@@ -56,15 +49,13 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
 
 def _decoder_in(path: Path, content: Any, ema: bool) -> Decoder:
     content = check_content(path, content)
-    modules = build_modules(content["config"].model)
-    try:
+    with fitting(path):
+        modules = build_modules(content["config"].model)
         for name, module in modules.items():
             module.load_state_dict(content["modules"][name])
         if ema:
             averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
             averaged.load_state_dict(content["ema"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: weights do not fit the stored configuration") from error
     return decoder_of(modules)
 
 

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import reprlib
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gen import distributed
 from gen.config import RunConfig
 from gen.files import write_atomically
 
@@ -23,14 +28,57 @@ class CheckpointError(Exception):
     """A checkpoint that is missing, damaged or not of this toolkit; one line."""
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` (tensors, numbers, strings, dicts, lists) atomically.
+def save_checkpoint(folder: Path, content: dict[str, Any], every: int = 1, keep: int = 0) -> Path:
+    """Write step-NNNNNNNN.pt into `folder`, atomically; then remove what need not be kept.
 
-    Serialised in memory first: a full disk can only spoil the temporary file.
+    Serialised in memory first: a full disk can only spoil the temporary file. Kept are the newest
+    `keep` snapshots (0: all), which are `every` steps apart, and snapshots 0, 1, 2, 4, 8, …; what
+    an interruption saved between two snapshots goes when a later checkpoint is on the disk.
+
+    Args:
+        folder: where checkpoints lie; made if it is missing.
+        content: tensors, numbers, strings, dicts, lists; `step`, `modules` and `ema` among them.
+        every: steps between snapshots.
+        keep: newest snapshots that stay.
+
+    Raises:
+        CheckpointError: a weight is not finite; nothing is written.
+        OSError: as `write_atomically`.
     """
+    for name, weights in {**content["modules"], "average": content["ema"]}.items():
+        if bad := [key for key, value in weights.items() if not value.isfinite().all()]:
+            raise CheckpointError(
+                f"weights of {name} are not finite ({bad[0]}); they are not saved"
+            )
+    folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
+    path = folder / f"step-{content['step']:08d}.pt"
     write_atomically(path, buffer.getvalue())
+    older = [p for p in _files_in(folder) if _step(p) < content["step"]]
+    snapshots = [p for p in older if _step(p) % every == 0]
+    newest = snapshots[-(keep - 1) :] if keep > 1 else []
+    for old in older if keep else ():
+        count = _step(old) // every
+        milestone = old in snapshots and count & (count - 1) == 0
+        if not milestone and old not in newest:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Checkpoint files, oldest first."""
+    pattern = re.compile(r"step-\d{8,}\.pt")
+    return sorted((p for p in folder.glob("*.pt") if pattern.fullmatch(p.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def run_checkpoints(run: Path) -> list[Path]:
+    """Checkpoint files of a run directory, oldest first."""
+    return _files_in(run / "checkpoints")
 
 
 def is_run(path: Path) -> bool:
@@ -49,28 +97,84 @@ def find_checkpoint(path: Path | str) -> Path:
         return path
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such run or checkpoint")
-    pattern = re.compile(r"step-\d{8}\.pt")
-    steps = sorted(p for p in (path / "checkpoints").glob("*.pt") if pattern.fullmatch(p.name))
-    if not steps:
-        raise CheckpointError(f"{path}: holds no checkpoints/step-*.pt, so it is no run of gen")
-    return steps[-1]
+    if files := run_checkpoints(path):
+        return files[-1]
+    raise CheckpointError(f"{path}: holds no checkpoints/step-*.pt, so it is no run of gen")
+
+
+def read_newest(path: Path | str) -> tuple[Path, Any]:
+    """A checkpoint file and what it holds: the file itself, or the newest whole one of a run.
+
+    A line on stderr names each newer file that is damaged.
+
+    Raises:
+        CheckpointError: there is none that can be read.
+    """
+    newest = find_checkpoint(path)
+    files = [newest] if newest == Path(path) else run_checkpoints(Path(path))[::-1]
+    for file in files[:-1]:
+        try:
+            return file, read_file(file)
+        except CheckpointError as error:
+            if not distributed.started_as():
+                print(f"Warning: {error}; looking for an older one", file=sys.stderr)
+    return files[-1], read_file(files[-1])
 
 
 def read_file(path: Path) -> Any:
     """What a torch file holds, on the CPU.
 
-    Only tensors and plain values are ever unpickled (`weights_only=True`).
+    Only tensors and plain values are ever unpickled (`weights_only=True`), checksums are compared,
+    and nothing takes more memory than the file has bytes.
 
     Raises:
         CheckpointError: damaged, or no torch file.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(content)
     except Exception as error:
         # torch reports damage through a dozen exception types, some with paragraphs of advice.
-        raise CheckpointError(
-            f"{path}: damaged, or no checkpoint ({type(error).__name__})"
-        ) from error
+        ours = isinstance(error, zipfile.BadZipFile)
+        reason = _reason(error) if ours else type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or no checkpoint ({reason})") from error
+    return content
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what could grow on reading, and what has changed since it was written."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise zipfile.BadZipFile("compressed entries, which torch never writes")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise zipfile.BadZipFile("entries larger than the file")
+        if broken := archive.testzip():
+            raise zipfile.BadZipFile(f"checksum of {broken!a} differs")
+
+
+def _check_tensors(content: Any) -> None:
+    """Refuse tensors larger than their memory, as strides of 0 or sparse layouts make them."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            dense = value.layout == torch.strided and value.device.type == "cpu"
+            if not dense or value.nbytes > value.untyped_storage().nbytes():
+                raise zipfile.BadZipFile("a tensor larger than what is stored of it")
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -79,8 +183,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, or written by something else.
     """
-    path = find_checkpoint(path)
-    return check_content(path, read_file(path))
+    return check_content(*read_newest(path))
 
 
 def check_content(path: Path, content: Any) -> dict[str, Any]:
@@ -89,16 +192,36 @@ def check_content(path: Path, content: Any) -> dict[str, Any]:
     Raises:
         CheckpointError: not of this toolkit, or of another version.
     """
-    expected = {"config", "step", "modules", "ema", "optimizers", "rng"}
+    expected = {"config", "step", "modules", "ema", "ema_names", "optimizers"}
     if not isinstance(content, dict) or not expected <= content.keys():
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of gen")
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {content.get('format')}; this gen reads {FORMAT}")
+    version, step = content.get("format"), content["step"]
+    if type(version) is not int or version != FORMAT:
+        raise CheckpointError(f"{path}: format {reprlib.repr(version)}; this gen reads {FORMAT}")
+    if type(step) is not int or not 0 <= step <= 10**9:
+        raise CheckpointError(f"{path}: step is {reprlib.repr(step)}; must be 0 … 10⁹")
     try:
         content["config"] = RunConfig.from_dict(content["config"])
-    except (ValueError, TypeError) as error:
+        if not content["config"].model.channels:
+            raise ValueError("channels is 0; a run that began knows its channels")
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return content
+
+
+@contextlib.contextmanager
+def fitting(path: Path | str) -> Iterator[None]:
+    """Turn what torch says of a state that does not fit the networks into one line.
+
+    Raises:
+        CheckpointError: the block failed as loading into networks or optimizers does.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: weights do not fit the stored configuration ({_reason(error)})"
+        ) from error
 
 
 def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
@@ -116,8 +239,7 @@ def inspect(path: Path | str) -> str:
     """
     from models.dcgan import ExampleGenerator
 
-    path = find_checkpoint(path)
-    content = read_file(path)
+    path, content = read_newest(path)
     weights = state_dict_in(content)
     if weights is None:
         content = check_content(path, content)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import math
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from gen.files import write_atomically
+from gen.files import append, read_rows, write_atomically
 from gen.images import make_grid, save_png
 
 
@@ -32,41 +38,106 @@ def new_run_folder(parent: Path, name: str) -> Path:
             number += 1
 
 
+def write_status(folder: Path, state: str, step: int, reason: str = "") -> None:
+    """Write status.json: running, finished, interrupted or failed, as of a time and a saved step.
+
+    A process that is killed cannot write its end, so `running` holds for the time it names;
+    whether the process `pid` still runs on `host` is for the reader to see.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    status = {"state": state, "as_of": now, "step": step, "reason": reason}
+    status |= {"pid": os.getpid(), "host": platform.node()}
+    write_atomically(folder / "status.json", f"{json.dumps(status, indent=2)}\n".encode())
+
+
+class Events:
+    """TensorBoard events, written as they come.
+
+    TensorBoard's own writer hands them to a thread, whose death on a full disk is found out later,
+    if at all. A run does not depend on its events: where they cannot be written, one line on
+    stderr says so, and it goes on without.
+    """
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        # TensorBoard reads the files of a directory in the order of their names.
+        name = f"events.out.tfevents.{time.time():017.6f}.{platform.node()}.{os.getpid()}"
+        self.file: Any = (folder / name).open("wb")
+        self.records = RecordWriter(self.file)
+        self._write(Event(file_version="brain.Event:2"))
+        if start_step:  # events of a run that is resumed hold up to this step
+            log = SessionLog(status=SessionLog.START)
+            self._write(Event(step=start_step + 1, session_log=log))
+
+    def add(self, step: int, *summaries: Any) -> None:
+        """Add summaries, as `torch.utils.tensorboard.summary` makes them."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        for summary in summaries:
+            self._write(Event(step=step, summary=summary))
+
+    def _write(self, event: Any) -> None:
+        if not self.file:
+            return
+        event.wall_time = time.time()
+        try:
+            self.records.write(event.SerializeToString())
+            self.file.flush()
+        except OSError as error:
+            text = f"Warning: {self.file.name} cannot be written ({error.strerror})"
+            print(f"{text}; the run goes on without TensorBoard events", file=sys.stderr)
+            self.close()
+
+    def close(self) -> None:
+        """Close; nothing is written any more."""
+        if self.file:
+            with contextlib.suppress(OSError):  # it tries once more to write what it could not
+                self.file.close()
+            self.file = None
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return f"{json.dumps(row)}\n".encode()
+
+
 class RunLog:
     """Writes into one run directory; rows past `start_step` (of a run that was resumed) go."""
 
     def __init__(self, folder: Path, start_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder = folder
         (folder / "samples").mkdir(exist_ok=True)
-        rows = folder / "metrics.jsonl"
-        if rows.exists():
-            kept = [r for r in rows.read_text().splitlines() if json.loads(r)["step"] <= start_step]
-            write_atomically(rows, "".join(row + "\n" for row in kept).encode())
-        self.rows = rows.open("a")
-        self.events = SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
+        self.rows = folder / "metrics.jsonl"
+        if self.rows.exists():
+            kept = [row for row in read_rows(self.rows) if row.get("step", 0) <= start_step]
+            write_atomically(self.rows, b"".join(map(_line, kept)))
+        self.events = Events(folder, start_step)
 
     def metrics(self, step: int, values: dict[str, float], warnings: Sequence[str] = ()) -> None:
-        """Append one row and one event per value; warnings as `"warnings": [...]` and as text."""
+        """Append one row and one event per value; warnings as `"warnings": [...]` and as text.
+
+        Values that are not finite, which JSON has no words for, are left out.
+        """
+        from torch.utils.tensorboard import summary
+
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         row = {"step": step, **values, **({"warnings": list(warnings)} if warnings else {})}
-        self.rows.write(json.dumps(row) + "\n")
-        self.rows.flush()
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        append(self.rows, _line(row))
+        self.events.add(step, *(summary.scalar(name, value) for name, value in values.items()))
         if warnings:
-            self.events.add_text("warnings", "  \n".join(warnings), step)
+            self.events.add(step, summary.text("warnings", "  \n".join(warnings)))
 
     def pictures(self, name: str, images: Tensor, step: int) -> None:
         """Write a sheet of uint8 images (B, C, H, W) as samples/NAME-step-….png and as an event."""
+        from torch.utils.tensorboard import summary
+
         sheet = make_grid(images)
         save_png(self.folder / "samples" / f"{name}-step-{step:08d}.png", sheet)
-        self.events.add_image(name, sheet, step)
-        self.events.flush()
+        self.events.add(step, summary.image(name, sheet, dataformats="CHW"))
 
     def close(self) -> None:
-        """Flush and close."""
-        self.rows.close()
+        """Close the events."""
         self.events.close()
 
 

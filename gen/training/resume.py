@@ -1,0 +1,85 @@
+"""Going on with a run: which one, and as what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gen.config import RunConfig
+
+from .checkpoint import CheckpointError, check_content, read_file, read_newest, run_checkpoints
+
+# What may differ without being asked for: it does not shape what the run becomes.
+FREE = {"steps", "data_root", "workers", "device", "keep"}
+
+
+def latest_run(outdir: Path, model: str, data: str) -> Path | None:
+    """The run of this model and data with the highest number that has a checkpoint."""
+    for folder in sorted(outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{model}-*"), reverse=True):
+        try:
+            stored = json.loads((folder / "config.json").read_text())
+            alike = (stored["model"]["model"], stored["data"]["data"]) == (model, data)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # killed before it began, or no run
+        if alike and run_checkpoints(folder):
+            return folder
+    return None
+
+
+def open_run(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Folder and checkpoint of a run to go on with; `path` is the run or its newest checkpoint.
+
+    Raises:
+        CheckpointError: nothing to go on with, or going on would overwrite later checkpoints.
+    """
+    file, content = read_newest(path)
+    content = check_content(file, content)
+    folder = file.resolve().parent.parent
+    files = run_checkpoints(folder)
+    if file.resolve() not in [f.resolve() for f in files]:
+        raise CheckpointError(f"{file}: lies in no run; --resume takes RUN or RUN/checkpoints/FILE")
+    for later in files[files.index(folder / "checkpoints" / file.name) + 1 :]:
+        try:
+            read_file(later)
+        except CheckpointError:
+            continue  # damaged: it will be written anew
+        raise CheckpointError(
+            f"{file}: {later.name} is later, and going on from here would overwrite it; "
+            "move it and those after it away, or resume the run"
+        )
+    return folder, content
+
+
+def continued(
+    content: dict[str, Any], given: dict[str, Any], overrides: dict[str, Any]
+) -> RunConfig:
+    """The configuration to go on with.
+
+    Args:
+        content: of the checkpoint.
+        given: field → value that the user asks for.
+        overrides: field → value that may differ from the checkpoint's.
+
+    Raises:
+        ValueError: something else differs; the line names all that does.
+    """
+    stored = content["config"]
+    fields = {name: value for part in stored.to_dict().values() for name, value in part.items()}
+    differing = [
+        f"{name} {fields.get(name, 'absent')} → {value}"
+        for name, value in given.items()
+        if name not in FREE and fields.get(name) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"it was trained otherwise: {', '.join(sorted(differing))}; leave that out, or say "
+            "--override NAME=VALUE to change it on the way"
+        )
+    if unknown := sorted(set(overrides) - set(fields)):
+        raise ValueError(f"has no {', '.join(unknown)} to override; it has {', '.join(fields)}")
+    free = {name: given.get(name) for name in FREE}
+    run = RunConfig.from_dict(stored.to_dict(), {**free, **overrides})
+    if run.training.steps < content["step"]:
+        raise ValueError(f"steps is {run.training.steps}, but it has taken {content['step']}")
+    return run
