@@ -37,14 +37,20 @@ class StridedTrunk(nn.Sequential):
     """Images (B, C, H, W) → features (B, `features`): the DCGAN discriminator without its head.
 
     Convolutions k4 s2 p1, each halving (rounding down), LeakyReLU 0.2, batch normalisation
-    everywhere but in the first (Radford et al. 2016), or nowhere.
+    everywhere but in the first (Radford et al. 2016), or nowhere; as many as `size_ladder(size)`
+    has steps, or `stages`.
     """
 
     def __init__(
-        self, size: tuple[int, int], channels: int, width: int, batch_norm: bool = True
+        self,
+        size: tuple[int, int],
+        channels: int,
+        width: int,
+        batch_norm: bool = True,
+        stages: int | None = None,
     ) -> None:
         layers: list[nn.Module] = []
-        stages = len(size_ladder(size)) - 1
+        stages = stages or len(size_ladder(size)) - 1
         incoming = channels
         for stage, outgoing in enumerate(stage_widths(width, stages)):
             normal = batch_norm and stage > 0
@@ -55,6 +61,15 @@ class StridedTrunk(nn.Sequential):
             incoming = outgoing
         super().__init__(*layers, nn.Flatten())
         self.features = incoming * (size[0] >> stages) * (size[1] >> stages)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The map that each stage leaves, finest first, of images of any size."""
+        found = []
+        for layer in list(self)[:-1]:
+            images = layer(images)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(images)
+        return found
 
 
 def initialize(network: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import initialize, size_ladder, stage_widths
-from .upsample import UPSAMPLERS, Blur
+from .upsample import enlarger
 
 EMBEDDING = 32  # length of the vector that stands for a class
 
@@ -38,8 +38,7 @@ class Decoder(nn.Module):
         self.sizes = size_ladder(size)
 
         def enlarge(incoming: int, outgoing: int, bias: bool) -> nn.Module:
-            layer = UPSAMPLERS[upsample](incoming, outgoing, kernel_size, bias)
-            return nn.Sequential(layer, Blur()) if antialias else layer
+            return enlarger(upsample, incoming, outgoing, kernel_size, bias, antialias)
 
         widths = stage_widths(width, len(self.sizes) - 1)[::-1]
         height, breadth = self.sizes[0]

@@ -139,3 +139,48 @@ UPSAMPLERS: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
     "bilinear": bilinear,
     "subpixel": Subpixel,
 }
+
+
+def enlarger(
+    name: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    bias: bool,
+    antialias: bool = False,
+) -> nn.Module:
+    """The upsampler of the table, followed by a binomial filter with `antialias`."""
+    layer = UPSAMPLERS[name](in_channels, out_channels, kernel_size, bias)
+    return nn.Sequential(layer, Blur()) if antialias else layer
+
+
+@torch.no_grad()
+def interpolate_(layer: nn.Module) -> None:
+    """Set a layer of the table, C → C maps without bias, to bilinear interpolation of each map.
+
+    The initialization of fully convolutional networks (Long et al. 2015, section 3.3). Every
+    upsampler can be bilinear: kernel (¼ ¾ ¾ ¼) of stride 2, (¼ ½ ¼) after nearest enlargement,
+    (¼ ¾) and (¾ ¼) interleaved. Transposed kernels of odd size interpolate with their samples on
+    every other pixel, as (½ 1 ½); kernel 2, which sees one sample, becomes nearest enlargement.
+    """
+    if isinstance(layer, nn.ConvTranspose2d):
+        held = parametrize.is_parametrized(layer, "weight")
+        weight = layer.parametrizations.weight.original if held else layer.weight
+        size = weight.shape[-1]
+        tap = (1 - (torch.arange(size) - (size - 1) / 2).abs() / 2).clamp_min(0)
+        tap[::2] /= tap[::2].sum()
+        tap[1::2] /= tap[1::2].sum()
+        taps = tap[None]
+    elif isinstance(layer, Subpixel):
+        weight = layer[0].weight.unflatten(0, (-1, 4)).transpose(1, 2)  # (C, C, 4, K, K)
+        taps = torch.tensor([[1.0, 3.0, 0.0], [0.0, 3.0, 1.0]]) / 4
+    else:
+        weight = layer[1].weight
+        smooth = layer[0].mode == "bilinear"
+        taps = torch.tensor([[0.0, 1.0, 0.0] if smooth else [0.25, 0.5, 0.25]])
+    margin = (weight.shape[-1] - taps.shape[-1]) // 2
+    taps = F.pad(taps, (margin, margin))
+    kernels = torch.einsum("ri,sj->rsij", taps, taps).flatten(0, 1)  # (phases, K, K)
+    weight.zero_()
+    for channel in range(len(weight)):
+        weight[channel, channel] = kernels.view_as(weight[channel, channel])

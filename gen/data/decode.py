@@ -87,6 +87,23 @@ def decode(
         return convert_channels(_pixels(image), channels, background)
 
 
+def decode_indices(path: Path) -> np.ndarray:
+    """Decode a mask, a PNG whose pixels are class indices, to uint8 (H, W).
+
+    Of a palette the indices count, not the colors; grey levels are indices as they are.
+
+    Raises:
+        BadImage: another format, color, more than eight bits, or a file that cannot be read.
+    """
+    with _opened(path, MAX_PIXELS) as image:
+        if image.format != "PNG" or image.mode not in ("P", "L", "1"):
+            raise ValueError(
+                f"a mask in {image.format} of mode {image.mode}; masks are PNG of class indices: "
+                "a palette (P) or 8-bit grey (L)"
+            )
+        return np.asarray(image).astype(np.uint8)
+
+
 def check(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Read only the header of an image; raises BadImage for other formats and oversized images."""
     with _opened(path, max_pixels):

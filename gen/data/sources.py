@@ -15,7 +15,8 @@ import numpy as np
 
 from gen.data import shapes
 from gen.data.arrays import ArrayImages, open_array
-from gen.data.decode import DataError, check, convert_channels, decode, list_images
+from gen.data.decode import BadImage, DataError, check, convert_channels, decode, list_images
+from gen.data.masks import IGNORED, Pairs, is_pair_folder, pairs_of
 
 SHAPES_COUNT = 20_000
 _TEST_OFFSET = 1 << 40  # where the indices of the test split of `shapes` begin
@@ -46,17 +47,21 @@ class Request:
     seed: int
     workers: int
     count: int | None
+    mask_classes: int = 0  # masks are read, and may hold indices below this; 0 reads none
 
 
-def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 pixels (h, w, C) to cover `size` and crop at the center: (H, W, C)."""
+def fit(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
+    """Resize uint8 pixels (h, w, C) to cover `size` and crop at the center: (H, W, C).
+
+    Lanczos with antialiasing or, for indices, which have no mean, the nearest pixel.
+    """
     if pixels.shape[:2] == size:
         return pixels
     from PIL import Image, ImageOps
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    fitted = ImageOps.fit(image, size[::-1], method=Image.Resampling.LANCZOS)
-    return np.asarray(fitted).reshape(*size, -1)
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
+    return np.asarray(ImageOps.fit(image, size[::-1], method=method)).reshape(*size, -1)
 
 
 def _shapes(request: Request) -> Source:
@@ -83,8 +88,12 @@ def open_file(path: Path) -> ArrayImages:
 def from_path(request: Request) -> Source:
     """Open a folder of images or an array file. Raises ValueError for a split, DataError."""
     path = Path(request.name)
+    if request.mask_classes and is_pair_folder(path):
+        return _from_pairs(path.resolve().name, pairs_of(path).split(request.split), request)
     if request.split != "train":
         raise ValueError(f"{path} has no split {request.split!r}; give the path of its test images")
+    if is_pair_folder(path):
+        return _from_files(path.resolve().name, list_images(path / "images"), None, (), request)
     if path.is_dir():
         return _from_folder(path, request)
     return _from_array(path.name, open_file(path), request)
@@ -113,10 +122,10 @@ def _from_files(
     classes: tuple[str, ...],
     request: Request,
 ) -> Source:
-    pool = ThreadPoolExecutor(request.workers or min(os.cpu_count() or 1, 8), "decode")
+    pool = _pool(request)
 
     def read_one(index: int) -> np.ndarray:
-        pixels = np.rint(decode(paths[index], channels=request.channels)).astype(np.uint8)
+        pixels = _decode(paths[index], request)
         return fit(pixels, request.size).transpose(2, 0, 1)
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, None]:
@@ -126,6 +135,37 @@ def _from_files(
         list(pool.map(check, [paths[index] for index in indices]))
 
     return Source(name, len(paths), read, labels, classes, check_all)
+
+
+def _pool(request: Request) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(request.workers or min(os.cpu_count() or 1, 8), "decode")
+
+
+def _decode(path: Path, request: Request) -> np.ndarray:
+    return np.rint(decode(path, channels=request.channels)).astype(np.uint8)
+
+
+def _from_pairs(name: str, pairs: Pairs, request: Request) -> Source:
+    pool = _pool(request)
+
+    def read_one(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = _decode(pairs.images[index], request)
+        mask = pairs.mask(index, request.mask_classes)
+        if mask.shape != pixels.shape[:2]:
+            wrong, right = (f"{s[0]}×{s[1]}" for s in (mask.shape, pixels.shape))
+            raise BadImage(f"{pairs.masks[index]}: is of {wrong} pixels, its image of {right}")
+        image = fit(pixels, request.size).transpose(2, 0, 1)
+        return image, fit(mask[..., None], request.size, nearest=True)[..., 0]
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images, masks = zip(*pool.map(read_one, indices), strict=True)
+        return np.stack(images), np.stack(masks)
+
+    def check_all(indices: np.ndarray) -> None:
+        for _ in pool.map(read_one, indices):  # a wrong index shows in the pixels alone
+            pass
+
+    return Source(name, len(pairs.images), read, None, (), check_all, masks=True)
 
 
 def _from_array(
@@ -153,6 +193,11 @@ def _from_array(
     return Source(name, len(array.pixels), read, array.labels, classes)
 
 
+# The pets' trimaps hold 1 for the animal, 2 for what is around it, 3 for the border between.
+_TRIMAP = np.arange(256, dtype=np.uint8)
+_TRIMAP[[1, 2, 3]] = 1, 0, IGNORED
+
+
 @dataclass(frozen=True)
 class _Torchvision:
     """A set of torchvision.datasets: its class there, and its files below the root."""
@@ -163,6 +208,11 @@ class _Torchvision:
 
     def __call__(self, request: Request) -> Source:
         stored = self._open(request)
+        if self.kind == "VOCSegmentation":
+            images, masks = (list(map(Path, part)) for part in (stored.images, stored.targets))
+            return self._pairs(Pairs(images, masks), request)
+        if self.kind == "OxfordIIITPet":
+            return self._pairs(Pairs(stored._images, stored._segs, _TRIMAP), request)
         if self.kind == "CelebA":
             folder = Path(stored.root, stored.base_folder, "img_align_celeba")
             paths = [folder / name for name in stored.filename]
@@ -178,13 +228,24 @@ class _Torchvision:
         classes = tuple(name.split(" - ")[0] for name in getattr(stored, "classes", "0123456789"))
         return _from_array(request.name, array, request, classes, self.pad)
 
+    def _pairs(self, pairs: Pairs, request: Request) -> Source:
+        if request.mask_classes:
+            return _from_pairs(request.name, pairs, request)
+        return _from_files(request.name, pairs.images, None, (), request)
+
     def _open(self, request: Request) -> Any:
         """Open the files below the root, or download them there."""
         from torchvision import datasets
 
         kind = getattr(datasets, self.kind)
-        by_flag = self.kind in ("MNIST", "FashionMNIST", "CIFAR10")
-        split = {"train": request.split == "train"} if by_flag else {"split": request.split}
+        train = request.split == "train"
+        split = {
+            "MNIST": {"train": train},
+            "FashionMNIST": {"train": train},
+            "CIFAR10": {"train": train},
+            "VOCSegmentation": {"image_set": "train" if train else "val"},
+            "OxfordIIITPet": {"split": "trainval" if train else "test"},
+        }.get(self.kind, {"split": request.split})
         try:
             try:
                 return kind(request.root, download=False, **split)
@@ -206,6 +267,8 @@ DATASETS: dict[str, Callable[[Request], Source]] = {
     "svhn": _Torchvision("SVHN", "train_32x32.mat and test_32x32.mat"),
     "stl10": _Torchvision("STL10", "stl10_binary/*"),
     "celeba": _Torchvision("CelebA", "celeba/img_align_celeba/* and celeba/list_*.txt"),
+    "oxford-pets": _Torchvision("OxfordIIITPet", "oxford-iiit-pet/images and /annotations"),
+    "voc": _Torchvision("VOCSegmentation", "VOCdevkit/VOC2012"),
 }
 
 # Labels of the named sets that have them.
