@@ -11,7 +11,7 @@ import click
 
 from gen import distributed
 from gen.commands.output import say
-from gen.config import MODELS, RunConfig
+from gen.config import MODELS, RunConfig, SegmenterConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_overrides
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
@@ -47,12 +47,14 @@ def new_config(
 
 def fit_to_data(run: RunConfig) -> RunConfig:
     """The run with as many channels as its data have, and classes where they matter."""
-    from gen.data.datasets import natural_channels, natural_classes
+    from gen.data.datasets import natural_channels, natural_classes, natural_mask_classes
 
     if not run.model.channels:
         run = run.with_networks(channels=natural_channels(run.data.data))
     if getattr(run.model, "conditional", False):
         run = run.with_networks(classes=natural_classes(run.data.data))
+    if isinstance(run.model, SegmenterConfig) and not run.model.classes:
+        run = run.with_networks(classes=natural_mask_classes(run.data.data))
     return run
 
 
@@ -91,14 +93,14 @@ def train(
         say(describe(run), err=False)
         return
     from gen.training.log import new_run_folder
-    from gen.training.loop import Trainer, open_dataset
+    from gen.training.loop import Trainer, open_dataset, open_validation
 
-    dataset = open_dataset(run)
+    dataset, validation = open_dataset(run), open_validation(run)
     if not folder:
         name = f"{model}-{Path(run.data.data).stem or 'data'}"
         first = distributed.rank() == 0
         folder = distributed.broadcast(new_run_folder(Path(outdir), name) if first else None)
-    trainer = Trainer(run, dataset, folder)
+    trainer = Trainer(run, dataset, folder, validation)
     if content:
         trainer.load(content)
     where = f"{trainer.device}{distributed.described()} → {folder}"
@@ -108,7 +110,8 @@ def train(
     if stopped_by:
         say(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.")
         sys.exit(128 + stopped_by)
-    say(f"Done: {folder}. Next: python sample.py {folder} --grid grid.png")
+    use = "--images DIR --outdir DIR" if run.model.mask_classes else "--grid grid.png"
+    say(f"Done: {folder}. Next: python sample.py {folder} {use}")
 
 
 def _run_option(flag: str, text: str, **settings: Any) -> GroupedOption:
@@ -135,6 +138,9 @@ def command(model: str) -> Command:
         for section, kind in RunConfig.sections(model).items()
         for option in options_of(kind, GROUPS[section], MODELS[model].defaults)
     ]
+    masked = issubclass(MODELS[model].networks, SegmenterConfig)
+    elsewhere = "voc --size 128" if masked else "mnist --size 32"
+    folder = "DIR_OF_IMAGES_AND_MASKS" if masked else "photos/"
     return Command(
         model,
         help=MODELS[model].help,
@@ -143,8 +149,8 @@ def command(model: str) -> Command:
         callback=lambda **given: train(model, **given),
         examples=f"""
             python train.py {model}
-            python train.py {model} --data mnist --size 32 --steps 5000
-            python train.py {model} --data photos/ --size 64 --upsample nearest
+            python train.py {model} --data {elsewhere} --steps 5000
+            python train.py {model} --data {folder} --size 64 --upsample nearest
             python train.py {model} --resume runs/00000-{model}-shapes --steps 10000
         """,
     )

@@ -119,6 +119,11 @@ class ModelConfig(Checked):
         if self.channels == 2:
             raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
 
+    @property
+    def mask_classes(self) -> int:
+        """Classes of pixels in the masks that training takes; 0: it takes none."""
+        return 0
+
     def __str__(self) -> str:
         size = "x".join(map(str, self.size))
         return (
@@ -153,6 +158,40 @@ class AdversarialConfig(GeneratorConfig):
         "batch norm in it; auto: off with spectral norm and gradient penalties, else on",
         choices=("auto", "on", "off"),
     )
+
+
+@dataclass(frozen=True)
+class SegmenterConfig(ModelConfig):
+    """Networks that give every pixel a class."""
+
+    classes: int = option(0, "classes of pixels, background included; 0 counts them", high=255)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes < 0 or self.classes == 1:
+            raise ValueError(f"classes is {self.classes}; must be at least 2, or 0 to count them")
+
+    @property
+    def mask_classes(self) -> int:
+        """All of them."""
+        return self.classes
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, {self.classes} classes"
+
+
+@dataclass(frozen=True)
+class FCNConfig(SegmenterConfig):
+    """A fully convolutional network."""
+
+    head: str = option(
+        "8s", "scores the maps of stride 32; 32 and 16; 32, 16 and 8", choices=("32s", "16s", "8s")
+    )
+    fixed_upsample: bool = option(False, "enlarging layers stay the interpolation they start as")
+
+    def __str__(self) -> str:
+        fixed = ", fixed enlargement" if self.fixed_upsample else ""
+        return f"{super().__str__()}, head {self.head}{fixed}"
 
 
 @dataclass(frozen=True)
@@ -240,6 +279,16 @@ class VAEConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True)
+class SegmentationConfig(Checked):
+    """Masks from images."""
+
+    loss: str = option(
+        "cross-entropy", "loss over pixels", choices=("cross-entropy", "dice", "both")
+    )
+    lr: float = option(2e-3, "Adam's learning rate", above=0, high=1)
+
+
+@dataclass(frozen=True)
 class TrainingConfig(Checked):
     """The loop."""
 
@@ -270,6 +319,7 @@ class ModelKind:
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_SEGMENTERS = {"batch_size": 32, "ema_half_life": 2000.0, "snapshot_every": 250}
 MODELS: dict[str, ModelKind] = {
     "dcgan": ModelKind(AdversarialConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
     "vae": ModelKind(
@@ -277,6 +327,18 @@ MODELS: dict[str, ModelKind] = {
         VAEConfig,
         "Train a convolutional VAE (Kingma and Welling 2014).",
         {"latent": 20, "batch_size": 128},
+    ),
+    "unet": ModelKind(
+        SegmenterConfig,
+        SegmentationConfig,
+        "Train a U-Net to segment images (Ronneberger et al. 2015).",
+        _SEGMENTERS | {"width": 8, "steps": 400},
+    ),
+    "fcn": ModelKind(
+        FCNConfig,
+        SegmentationConfig,
+        "Train an FCN to segment images (Long et al. 2015).",
+        _SEGMENTERS | {"width": 16, "steps": 1000},
     ),
 }
 

@@ -48,6 +48,39 @@ def make_grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tenso
     return sheet
 
 
+def palette() -> Tensor:
+    """Colors of class indices, uint8 (256, 3), as PASCAL VOC has them: black, maroon, green, …
+
+    The bits of an index go to red, green and blue in turn, to their highest bits first.
+    """
+    import torch
+
+    index, shifts = torch.arange(256), torch.arange(3)
+    colors = torch.zeros(256, 3, dtype=torch.int64)
+    for bit in range(8):
+        colors |= (index[:, None] >> shifts & 1) << (7 - bit)
+        index = index >> 3
+    return colors.to(torch.uint8)
+
+
+def colorize(masks: Tensor) -> Tensor:
+    """Class indices, uint8 (B, H, W) → their colors, uint8 (B, 3, H, W)."""
+    return palette()[masks.long()].permute(0, 3, 1, 2)
+
+
+def save_mask(path: Path, mask: Tensor) -> None:
+    """Write class indices, uint8 (H, W), as PNG with the palette, atomically."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(mask.contiguous().numpy())
+    image.putpalette(palette().flatten().tolist())  # a grey image becomes one of indices
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    write_atomically(path, buffer.getvalue())
+
+
 def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:
     """One uint8 image (C, H, W) with 1, 3 or 4 channels as the bytes of a file of this suffix.
 

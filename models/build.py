@@ -9,6 +9,8 @@ from torch import nn
 
 from .dcgan import Discriminator
 from .decoder import Decoder
+from .fcn import FCN
+from .unet import UNet
 from .vae import Encoder
 
 
@@ -52,7 +54,25 @@ def _vae(config: Any) -> dict[str, nn.Module]:
     }
 
 
-MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {"dcgan": _dcgan, "vae": _vae}
+def _unet(config: Any) -> dict[str, nn.Module]:
+    enlargement = config.upsample, config.kernel_size, config.antialias
+    return {
+        "segmenter": UNet(config.size, config.channels, config.classes, config.width, *enlargement)
+    }
+
+
+def _fcn(config: Any) -> dict[str, nn.Module]:
+    heads = config.head, config.fixed_upsample
+    enlargement = config.upsample, config.kernel_size, config.antialias
+    return {"segmenter": FCN(config.channels, config.classes, config.width, *heads, *enlargement)}
+
+
+MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
+    "dcgan": _dcgan,
+    "vae": _vae,
+    "unet": _unet,
+    "fcn": _fcn,
+}
 
 
 def build_modules(config: Any) -> dict[str, nn.Module]:

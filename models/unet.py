@@ -47,11 +47,16 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(_convolutions(*pair) for pair in pairwise([channels, *widths]))
         upward = [*pairwise(widths[::-1])]  # (coarse, fine)
         self.enlarge = nn.ModuleList(
-            enlarger(upsample, coarse, fine, kernel_size, True, antialias) for coarse, fine in upward
+            enlarger(upsample, coarse, fine, kernel_size, True, antialias)
+            for coarse, fine in upward
         )
         self.up = nn.ModuleList(_convolutions(2 * fine, fine) for _, fine in upward)
         self.head = nn.Conv2d(width, classes, 1)
         initialize(self)
+        for stack in (self.down, self.up):  # as the paper has it: N(0, 2 / fan-in)
+            for layer in stack.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, one map per class."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gen.config import RunConfig
+from gen.config import MODELS, RunConfig, SegmenterConfig
 
 # Networks and images here are tiny: a second thread gains nothing, and waits on busy machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,8 +26,8 @@ def small_config(
                 "model": model,
                 "size": (16, 16),
                 "channels": 3,
-                "latent": 6,
                 "width": 4,
+                **({"classes": 4} if model in SEGMENTERS else {"latent": 6}),
                 **(networks or {}),
             },
             "objective": objective or {},
@@ -42,6 +42,9 @@ def small_config(
             },
         }
     )
+
+
+SEGMENTERS = [name for name, kind in MODELS.items() if issubclass(kind.networks, SegmenterConfig)]
 
 
 @pytest.fixture(scope="session")

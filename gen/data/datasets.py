@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gen.data.decode import BadImage, DataError, decode, list_images
+from gen.data.masks import count_classes, is_pair_folder, pairs_of
 from gen.data.sources import (
     CLASSES,
     DATASETS,
@@ -120,6 +121,7 @@ def load_dataset(
     seed: int = 0,
     workers: int = 0,
     count: int | None = None,
+    mask_classes: int = 0,
     memory_limit: int = 2 << 30,
     on_progress: Progress | None = None,
 ) -> Dataset:
@@ -138,12 +140,15 @@ def load_dataset(
         split: "train" or "test"; a path has only "train".
         seed: which `shapes` are drawn; other sets do not depend on it.
         workers: threads that decode files; 0 is one per core, 8 at most.
-        count: how many `shapes` are drawn, 20,000 unless given; no other set takes it.
+        count: take so many images at most, spread evenly over the set; of `shapes`, of which there
+            are 20,000 unless given, the first.
+        mask_classes: read masks as well, of indices below this, and 255; 0 needs no masks.
         memory_limit: larger sets, in bytes as uint8, are decoded when they are fetched.
         on_progress: called with (done, total) while images are decoded or checked.
 
     Raises:
-        ValueError: for a name, split, channel count or count that does not exist.
+        ValueError: for a name, split, channel count or count that does not exist, and where masks
+            are asked of a set without.
         DataError, BadImage: for files that are missing, cannot be downloaded or cannot be read.
     """
     if channels not in (1, 3, 4):
@@ -151,10 +156,14 @@ def load_dataset(
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}, must be train or test")
     _must_exist(name)
-    if count is not None and (name != "shapes" or count < 1):
-        raise ValueError(f"count is {count} for {name}, must be ≥ 1 and is for shapes only")
-    request = Request(name, Path(root), size, channels, split, seed, workers, count)
+    if count is not None and count < 1:
+        raise ValueError(f"count is {count}, must be ≥ 1")
+    if mask_classes:
+        _must_fit(name, mask_classes)
+    request = Request(name, Path(root), size, channels, split, seed, workers, count, mask_classes)
     source = DATASETS.get(name, from_path)(request)
+    if count and count < source.count:
+        source = _spread(source, count)
     planes = channels + source.masks
     return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress)
 
@@ -169,7 +178,8 @@ def natural_channels(name: str) -> int:
         return 1 if name in ("mnist", "fashion-mnist") else 3
     path = Path(name)
     if path.is_dir():
-        return decode(list_images(path)[0]).shape[2]
+        images = path / "images" if is_pair_folder(path) else path
+        return decode(list_images(images)[0]).shape[2]
     return open_file(path).pixels.shape[3]
 
 
@@ -194,6 +204,46 @@ def natural_classes(name: str) -> int:
             "class, an .npz file with labels or a named set"
         )
     return count
+
+
+MASK_CLASSES = {"shapes": 4, "oxford-pets": 2, "voc": 21}  # the background is one of them
+
+
+def natural_mask_classes(name: str) -> int:
+    """Classes of pixels that the masks of a set hold; those of a folder are all looked at.
+
+    Raises ValueError for a set that does not exist or has no masks, DataError and BadImage for
+    files that are not as they must be.
+    """
+    _must_exist(name)
+    if name in MASK_CLASSES:
+        return MASK_CLASSES[name]
+    if name in DATASETS or not is_pair_folder(Path(name)):
+        raise ValueError(
+            f"{name} has no masks; take {', '.join(MASK_CLASSES)}, or a folder that holds "
+            "images/ and masks/"
+        )
+    return count_classes(pairs_of(Path(name)))
+
+
+def _must_fit(name: str, classes: int) -> None:
+    """Refuse masks that cannot be had, before any file is read."""
+    if is_pair_folder(Path(name)) and name not in DATASETS:
+        return
+    if classes < natural_mask_classes(name):
+        raise ValueError(f"classes is {classes}; {name} has {MASK_CLASSES[name]}")
+
+
+def _spread(source: Source, count: int) -> Source:
+    """So many images of a source, evenly spread."""
+    chosen = np.arange(count) * source.count // count
+    return replace(
+        source,
+        count=count,
+        read=lambda indices: source.read(chosen[indices]),
+        labels=None if source.labels is None else source.labels[chosen],
+        check=lambda indices: source.check(chosen[indices]),
+    )
 
 
 def _must_exist(name: str) -> None:

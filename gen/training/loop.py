@@ -26,6 +26,7 @@ from .state import State
 from .tally import Watch
 
 HELD = 64  # images that every snapshot looks at
+VALIDATION = 256
 
 
 def train_only(phase: Phase, among: Sequence[Phase]) -> None:
@@ -81,8 +82,16 @@ def train_step(
 class Trainer(State):
     """Takes a run from step to step, and leaves its traces in a folder."""
 
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, folder: Path, validation: Dataset | None = None
+    ) -> None:
+        super().__init__(config, dataset, folder)
+        self.validation = validation
+
     def held(self) -> Batch:
-        """The images that every snapshot looks at, spread evenly over the set."""
+        """What every snapshot looks at: the validation images, or some spread evenly over all."""
+        if self.validation:
+            return self.to_device(self.validation.fetch(range(len(self.validation))))
         count = min(HELD, len(self.dataset))
         spread = [index * len(self.dataset) // count for index in range(count)]
         return self.to_device(self.dataset.fetch(spread))
@@ -171,7 +180,7 @@ class Trainer(State):
         )
         with contextlib.closing(stream):
             if self.step == 0:
-                log.pictures("real", to_uint8(self.held().images).cpu(), 0)
+                log.pictures("real", to_uint8(self.held().images[:HELD]).cpu(), 0)
                 self.snapshot(log, progress, {})
             since, clock = self.step, time.perf_counter()
             stopping = 0
@@ -217,28 +226,8 @@ def open_dataset(config: RunConfig) -> Dataset:
     Raises:
         ValueError: unknown set, fewer images than one batch, or others on another process.
     """
-    from tqdm import tqdm
-
     check_batch_size(config.training.batch_size)
-    quiet = True if distributed.rank() else None
-    named = config.data.data in DATASETS
-    with (
-        distributed.first_goes_first() if named else contextlib.nullcontext(),
-        tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
-    ):
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        dataset = load_dataset(
-            config.data.data,
-            root=Path(config.data.data_root),
-            size=config.model.size,
-            channels=config.model.channels,
-            workers=config.data.workers,
-            on_progress=show,
-        )
+    dataset = _load(config)
     if config.training.batch_size > len(dataset):
         raise ValueError(
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
@@ -251,6 +240,37 @@ def open_dataset(config: RunConfig) -> Dataset:
             "give all of them the same files"
         )
     return dataset
+
+
+def open_validation(config: RunConfig) -> Dataset | None:
+    """At most 256 images that training never sees, where it takes masks; else none."""
+    return _load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
+
+
+def _load(config: RunConfig, **part: Any) -> Dataset:
+    from tqdm import tqdm
+
+    quiet = True if distributed.rank() else None
+    named = config.data.data in DATASETS
+    with (
+        distributed.first_goes_first() if named else contextlib.nullcontext(),
+        tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
+    ):
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        return load_dataset(
+            config.data.data,
+            root=Path(config.data.data_root),
+            size=config.model.size,
+            channels=config.model.channels,
+            workers=config.data.workers,
+            mask_classes=config.model.mask_classes,
+            on_progress=show,
+            **part,
+        )
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.data.masks import IGNORED
+
 
 class GANLoss(NamedTuple):
     """A pair of losses on the discriminator's logits (B,), and D(x) as the paper means it."""
@@ -103,3 +105,31 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def reparametrize(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Draw z ~ N(μ, σ²), differentiable in both (ibid., section 2.4)."""
     return mean + torch.randn_like(mean) * (log_variance / 2).exp()
+
+
+def pixel_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """−log p(class) in nats, mean over the pixels that count; (B, C, H, W), indices (B, H, W)."""
+    masks = masks.long()
+    total = F.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="sum")
+    return total / (masks != IGNORED).sum().clamp_min(1)
+
+
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 − mean over classes of 2 Σ p g / (Σ p + Σ g), over the pixels of the batch that count.
+
+    p are probabilities, g is 1 where the class is. After Milletari et al. 2016, equation 4, with
+    sums for sums of squares. One is added above and below, so that a class which is nowhere, and
+    nowhere expected, costs nothing.
+    """
+    counted = (masks != IGNORED)[:, None]
+    expected = logits.softmax(1) * counted
+    given = torch.zeros_like(expected).scatter_(1, masks[:, None].long() * counted, 1) * counted
+    both, either = (part.sum((0, 2, 3)) for part in (expected * given, expected + given))
+    return 1 - ((2 * both + 1) / (either + 1)).mean()
+
+
+SEGMENTATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": pixel_cross_entropy,
+    "dice": dice_loss,
+    "both": lambda logits, masks: pixel_cross_entropy(logits, masks) + dice_loss(logits, masks),
+}

@@ -34,37 +34,59 @@ def inspect_samples(decoder: Decoder) -> Inspection:
     return Inspection({"samples": samples[:PREVIEW]}, metrics)
 
 
-@torch.inference_mode()
-def grid_metrics(decoder: Decoder) -> tuple[Tensor, dict[str, float]]:
-    """Samples of seeds 0 … 255, and what the log says of their grid.
+class GridMonitor:
+    """What the log says of the grid in a network's images; runs of the network go in the block.
 
     `checkerboard/period{P}_dbc` is the level (absent where nothing stands above the noise),
     `…_limit_dbc` the level that would be found, `…_detected` the verdict as 0 or 1; a period that
     cannot be measured has none of them. `checkerboard/imbalance_db` is the weighted imbalance of
     the last layer whose weights differ by phase.
     """
-    moments: list[Tensor] = []
 
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        moments.append(local_moment(inputs[0].float()))
+    def __init__(self, network: nn.Module, value_range: tuple[float, float] | None = None) -> None:
+        self.layer, self.meter = last_enlarging(network), Meter(value_range=value_range)
+        self.moments: list[Tensor] = []
 
-    layer = last_enlarging(decoder)
-    handle = layer.register_forward_pre_hook(keep) if layer else None
-    meter = Meter()
-    samples = sample_images(decoder, range(MONITORED))
-    meter.update(samples)
-    values = {}
-    for number, period in meter.compute().periods.items():
-        if period.undefined:
-            continue
-        name = f"checkerboard/period{number}"
-        if period.level_dbc is not None:
-            values[f"{name}_dbc"] = period.level_dbc
-        if period.detection_limit_dbc is not None:
-            values[f"{name}_limit_dbc"] = period.detection_limit_dbc
-        values[f"{name}_detected"] = float(period.detected)
-    if handle:
-        handle.remove()
-        ratio = float(weighted_imbalance(layer_gains(layer), torch.stack(moments).mean(0)))
-        values["checkerboard/imbalance_db"] = 10 * math.log10(max(ratio, 1e-20))
-    return samples, values
+    def __enter__(self) -> GridMonitor:
+        if self.layer:
+            self.hook = self.layer.register_forward_pre_hook(self.keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.layer:
+            self.hook.remove()
+
+    def keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Remember the maps that enter the layer."""
+        self.moments.append(local_moment(inputs[0].float()))
+
+    def update(self, images: Tensor) -> None:
+        """Add images (B, C, H, W), uint8, or floats in the value range."""
+        self.meter.update(images.cpu())
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of all images so far."""
+        values = {}
+        for number, period in self.meter.compute().periods.items():
+            if period.undefined:
+                continue
+            name = f"checkerboard/period{number}"
+            if period.level_dbc is not None:
+                values[f"{name}_dbc"] = period.level_dbc
+            if period.detection_limit_dbc is not None:
+                values[f"{name}_limit_dbc"] = period.detection_limit_dbc
+            values[f"{name}_detected"] = float(period.detected)
+        if self.moments:
+            moment = torch.stack(self.moments).mean(0)
+            ratio = float(weighted_imbalance(layer_gains(self.layer), moment))
+            values["checkerboard/imbalance_db"] = 10 * math.log10(max(ratio, 1e-20))
+        return values
+
+
+@torch.inference_mode()
+def grid_metrics(decoder: Decoder) -> tuple[Tensor, dict[str, float]]:
+    """Samples of seeds 0 … 255, and what the log says of their grid."""
+    with GridMonitor(decoder) as monitor:
+        samples = sample_images(decoder, range(MONITORED))
+        monitor.update(samples)
+    return samples, monitor.metrics()

@@ -9,13 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gen.config import GANConfig, RunConfig, VAEConfig
+from gen.config import GANConfig, RunConfig, SegmentationConfig, VAEConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
+from .agreement import inspect_masks
 from .losses import (
     GAN_LOSSES,
     LIKELIHOODS,
+    SEGMENTATION_LOSSES,
     kl_divergence,
     lipschitz_penalty,
     r1_penalty,
@@ -177,7 +179,33 @@ class VAE:
         return seen
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"dcgan": GAN, "vae": VAE}
+class Segmentation:
+    """Tell every pixel's class (Long et al. 2015, section 4.3)."""
+
+    averaged = ("segmenter",)
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: SegmentationConfig) -> None:
+        self.modules, self.segmenter = modules, modules["segmenter"]
+        self.pixel_loss = SEGMENTATION_LOSSES[config.loss]
+        weights = [w for w in self.segmenter.parameters() if w.requires_grad]  # not the fixed ones
+        self.phases = (Phase("segmenter", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """The chosen loss over the pixels that count."""
+        loss = self.pixel_loss(self.segmenter(batch.images).float(), batch.masks)
+        return loss, {"loss/segmentation": loss.detach()}
+
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """Agreement with the masks of the validation images."""
+        return inspect_masks(averaged["segmenter"], held)
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "dcgan": GAN,
+    "vae": VAE,
+    "unet": Segmentation,
+    "fcn": Segmentation,
+}
 
 
 def build_objective(config: RunConfig, modules: Mapping[str, nn.Module]) -> Objective:

@@ -382,7 +382,7 @@ def test_unknown_names_list_the_choices():
     [
         ({"channels": 2}, "channels is 2, must be 1, 3 or 4"),
         ({"split": "val"}, "split is 'val', must be train or test"),
-        ({"count": 0}, "count is 0 for shapes, must be ≥ 1"),
+        ({"count": 0}, "count is 0, must be ≥ 1"),
     ],
 )
 def test_wrong_requests(options, message):
@@ -390,9 +390,15 @@ def test_wrong_requests(options, message):
         load("shapes", **options)
 
 
-def test_count_and_split_are_not_for_paths(folder):
-    with pytest.raises(ValueError, match="is for shapes only"):
-        load(folder, count=3)
+def test_a_count_is_spread_over_the_set(folder):
+    few, all_ = load(folder, channels=1, count=2), load(folder, channels=1)
+    assert len(few) == 2
+    np.testing.assert_array_equal(few.fetch([0, 1]).images, all_.fetch([0, 2]).images)
+    np.testing.assert_array_equal(few.fetch([0, 1]).labels, all_.fetch([0, 2]).labels)
+    assert len(load(folder, count=9)) == 4
+
+
+def test_a_split_is_not_for_paths(folder):
     with pytest.raises(ValueError, match="has no split 'test'"):
         load(folder, split="test")
 
