@@ -279,7 +279,7 @@ class VAEConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True)
-class SegmentationConfig(Checked):
+class SegmentationConfig(ObjectiveConfig):
     """Masks from images."""
 
     loss: str = option(
