@@ -45,19 +45,6 @@ def new_config(
     return run, {name: plain[name] for name in names}
 
 
-def fit_to_data(run: RunConfig) -> RunConfig:
-    """The run with as many channels as its data have, and classes where they matter."""
-    from gen.data.datasets import natural_channels, natural_classes, natural_mask_classes
-
-    if not run.model.channels:
-        run = run.with_networks(channels=natural_channels(run.data.data))
-    if getattr(run.model, "conditional", False):
-        run = run.with_networks(classes=natural_classes(run.data.data))
-    if isinstance(run.model, SegmenterConfig) and not run.model.classes:
-        run = run.with_networks(classes=natural_mask_classes(run.data.data))
-    return run
-
-
 def train(
     model: str,
     config: str | None,
@@ -86,14 +73,17 @@ def train(
         except ValueError as error:
             raise click.UsageError(f"--resume {resume}: {error}") from error
     else:
+        from gen.training.data import fit_to_data
+
         run = fit_to_data(run)
     if dry_run:
         from gen.training.summary import describe
 
         say(describe(run), err=False)
         return
+    from gen.training.data import open_dataset, open_validation
     from gen.training.log import new_run_folder
-    from gen.training.loop import Trainer, open_dataset, open_validation
+    from gen.training.loop import Trainer
 
     dataset, validation = open_dataset(run), open_validation(run)
     if not folder:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gen import distributed
 from gen.config import RunConfig
-from gen.data.datasets import DATASETS, Batch, Dataset, load_dataset
+from gen.data.datasets import Batch, Dataset
 from gen.data.sampler import batches
 from gen.files import held, remove_unfinished, write_atomically
 from gen.images import to_float, to_uint8
@@ -26,7 +26,6 @@ from .state import State
 from .tally import Watch
 
 HELD = 64  # images that every snapshot looks at
-VALIDATION = 256
 
 
 def train_only(phase: Phase, among: Sequence[Phase]) -> None:
@@ -216,68 +215,3 @@ class Trainer(State):
                 return 0
             self.save()  # and nothing else: what an unbroken run does not log is not logged
         return stopping
-
-
-def open_dataset(config: RunConfig) -> Dataset:
-    """The images of a run, checked against its batch size.
-
-    Of several processes the first loads a named set alone, so that it downloads alone.
-
-    Raises:
-        ValueError: unknown set, fewer images than one batch, or others on another process.
-    """
-    check_batch_size(config.training.batch_size)
-    dataset = _load(config)
-    if config.training.batch_size > len(dataset):
-        raise ValueError(
-            f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
-            f"{len(dataset)} images; use --batch-size {len(dataset)} or less"
-        )
-    counts = distributed.gather(len(dataset))
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"{dataset.name} holds {', '.join(map(str, counts))} images as the processes see it; "
-            "give all of them the same files"
-        )
-    return dataset
-
-
-def open_validation(config: RunConfig) -> Dataset | None:
-    """At most 256 images that training never sees, where it takes masks; else none."""
-    return _load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
-
-
-def _load(config: RunConfig, **part: Any) -> Dataset:
-    from tqdm import tqdm
-
-    quiet = True if distributed.rank() else None
-    named = config.data.data in DATASETS
-    with (
-        distributed.first_goes_first() if named else contextlib.nullcontext(),
-        tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
-    ):
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        return load_dataset(
-            config.data.data,
-            root=Path(config.data.data_root),
-            size=config.model.size,
-            channels=config.model.channels,
-            workers=config.data.workers,
-            mask_classes=config.model.mask_classes,
-            on_progress=show,
-            **part,
-        )
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raise ValueError where several processes get less than two images of a step each."""
-    world = distributed.world()
-    if batch_size < 2 * world and world > 1:
-        raise ValueError(
-            f"batch_size is {batch_size}, but each of {world} processes needs 2 images of it; "
-            f"use --batch-size {2 * world} or more"
-        )

@@ -1,0 +1,96 @@
+"""The images of a run: what its networks must be for them, and the sets it reads."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from gen import distributed
+from gen.config import RunConfig, SegmenterConfig
+from gen.data.datasets import (
+    DATASETS,
+    Dataset,
+    load_dataset,
+    natural_channels,
+    natural_classes,
+    natural_mask_classes,
+)
+
+VALIDATION = 256
+
+
+def fit_to_data(run: RunConfig) -> RunConfig:
+    """The run with as many channels as its data have, and classes where they matter."""
+    if not run.model.channels:
+        run = run.with_networks(channels=natural_channels(run.data.data))
+    if getattr(run.model, "conditional", False):
+        run = run.with_networks(classes=natural_classes(run.data.data))
+    if isinstance(run.model, SegmenterConfig) and not run.model.classes:
+        run = run.with_networks(classes=natural_mask_classes(run.data.data))
+    return run
+
+
+def open_dataset(config: RunConfig) -> Dataset:
+    """The images of a run, checked against its batch size.
+
+    Of several processes the first loads a named set alone, so that it downloads alone.
+
+    Raises:
+        ValueError: unknown set, fewer images than one batch, or others on another process.
+    """
+    check_batch_size(config.training.batch_size)
+    dataset = _load(config)
+    if config.training.batch_size > len(dataset):
+        raise ValueError(
+            f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
+            f"{len(dataset)} images; use --batch-size {len(dataset)} or less"
+        )
+    counts = distributed.gather(len(dataset))
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"{dataset.name} holds {', '.join(map(str, counts))} images as the processes see it; "
+            "give all of them the same files"
+        )
+    return dataset
+
+
+def open_validation(config: RunConfig) -> Dataset | None:
+    """At most 256 images that training never sees, where it takes masks; else none."""
+    return _load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
+
+
+def _load(config: RunConfig, **part: Any) -> Dataset:
+    from tqdm import tqdm
+
+    quiet = True if distributed.rank() else None
+    named = config.data.data in DATASETS
+    with (
+        distributed.first_goes_first() if named else contextlib.nullcontext(),
+        tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
+    ):
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        return load_dataset(
+            config.data.data,
+            root=Path(config.data.data_root),
+            size=config.model.size,
+            channels=config.model.channels,
+            workers=config.data.workers,
+            mask_classes=config.model.mask_classes,
+            on_progress=show,
+            **part,
+        )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ValueError where several processes get less than two images of a step each."""
+    world = distributed.world()
+    if batch_size < 2 * world and world > 1:
+        raise ValueError(
+            f"batch_size is {batch_size}, but each of {world} processes needs 2 images of it; "
+            f"use --batch-size {2 * world} or more"
+        )
