@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import bisect
+import contextlib
 import copy
 import dataclasses
+import io
 import itertools
 import json
 import sys
@@ -192,8 +194,8 @@ def repaired(decoder: Decoder, num: int) -> dict[str, Any] | None:
     return {
         "refused": found.refused,
         "psnr_db": found.psnr_db,
-        "before": periods_of(found.before),
-        "after": periods_of(found.after),
+        "before": {"periods": periods_of(found.before)},
+        "after": {"periods": periods_of(found.after)},
     }
 
 
@@ -210,8 +212,10 @@ def run_cell(config: RunConfig, dataset: Dataset, judge: Judge, given: Any) -> d
             training = dataclasses.replace(config.training, steps=steps)
             trainer.config = dataclasses.replace(config, training=training)
             clock = time.perf_counter()
-            if trainer.run():
-                sys.exit(130)
+            with contextlib.redirect_stderr(io.StringIO()):  # eight lines of progress a run
+                stopped = trainer.run()
+            if stopped:
+                sys.exit(128 + stopped)
             seconds += time.perf_counter() - clock
             points.append(point(steps, decoder, judge, given.num))
     return {

@@ -1,0 +1,256 @@
+"""Tables, contrasts and figures of the study: `python benchmarks/study_report.py`.
+
+Rewrites what stands between the markers in docs/study.md and draws docs/img/study.png. A level that
+was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤". Intervals are
+95 % t-intervals; those of contrasts are over pairs of runs that share data, seed and model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from gen.analysis.figures import BLUE, GRAY, INK, STYLE  # noqa: E402
+from gen.files import write_atomically  # noqa: E402
+
+BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
+PERIODS = ("2", "4")
+MODELS = ("dcgan", "vae")
+UNEVEN = ("transposed-k3", "transposed-k5")
+EVEN = ("transposed-k2", "transposed-k4", "transposed-k6")
+Run = dict[str, Any]
+Value = Callable[[Run], float]
+
+
+def level(point: dict[str, Any], period: str) -> tuple[float, bool]:
+    """(dBc, whether detected): the level, or the upper end of its interval where undetected."""
+    found = point["periods"][period]
+    known = found["level_dbc"] if found["detected"] else found["level_upper_dbc"]
+    if known is None:  # detected, but noise took all the power; or no bound could be had
+        known = found["level_upper_dbc"] or found["detection_limit_dbc"]
+    return known, found["detected"]
+
+
+def mean_level(runs: Sequence[Run], index: int, period: str) -> str:
+    """Mean level of these runs at one point, ≤ where any was not detected, and how many were."""
+    levels = [level(run["points"][index], period) for run in runs]
+    found = sum(detected for _, detected in levels)
+    sign = "" if found == len(levels) else "≤ "
+    return f"{sign}{np.mean([db for db, _ in levels]):.1f} ({found}/{len(levels)})"
+
+
+def spread(values: Iterable[float], digits: int = 1) -> str:
+    """Mean ± half the width of the 95 % t-interval."""
+    values = np.array(list(values), float)
+    if len(values) < 2:
+        return f"{values.mean():.{digits}f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def results(runs: list[Run], model: str, data: str) -> list[str]:
+    """One row per upsampler, over its seeds."""
+    header = [
+        "upsampler", "period 2 at start", "period 4 at start", "period 2 at end", "period 4 at end",
+        "radial distance", "tail", "kernel distance", "precision", "recall", "decoder width",
+        "MFLOP", "parameters",
+    ]  # fmt: skip
+    rows = []
+    network = {"dcgan": "generator", "vae": "decoder"}[model]
+    for name, own in by_upsampler(runs, model, data).items():
+        last = [run["points"][-1] for run in own]
+        rows.append([
+            name,
+            *(mean_level(own, index, period) for index in (0, -1) for period in PERIODS),
+            spread(p["radial_db"][0] for p in last),
+            spread(p["tail_db"][0] for p in last),
+            spread((1000 * p["quality"]["kernel"] for p in last), 0),
+            f"{np.mean([p['quality']['precision'] for p in last]):.2f}",
+            f"{np.mean([p['quality']['recall'] for p in last]):.2f}",
+            str(own[0]["decoder_width"]),
+            f"{own[0]['flops'][network] / 1e6:.1f}",
+            f"{own[0]['parameters'][network]:,}",
+        ])  # fmt: skip
+    return table(header, rows)
+
+
+def by_upsampler(runs: list[Run], model: str, data: str) -> dict[str, list[Run]]:
+    """Runs of one model and data set by upsampler, transposed ones first."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if (run["cell"]["model"], run["cell"]["data"]) == (model, data):
+            found.setdefault(run["cell"]["upsampler"], []).append(run)
+    order = ["transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel"]
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0].split("-")[0]), item)))
+
+
+def end_level(period: str) -> Value:
+    """Level at the end of training, or its upper bound."""
+    return lambda run: level(run["points"][-1], period)[0]
+
+
+def change(period: str) -> Value:
+    """Level at the end minus at the start."""
+    return lambda run: level(run["points"][-1], period)[0] - level(run["points"][0], period)[0]
+
+
+def quality(name: str) -> Value:
+    """A figure of quality at the end of training."""
+    return lambda run: run["points"][-1]["quality"][name]
+
+
+def pairs(runs: list[Run], value: Value, ours: Sequence[str], theirs: Sequence[str]) -> list[float]:
+    """Mean of `value` over `ours` minus over `theirs`, for each data set, seed and model."""
+    groups: dict[tuple[Any, ...], dict[str, float]] = {}
+    for run in runs:
+        cell = run["cell"]
+        found = groups.setdefault((cell["data"], cell["seed"], cell["model"]), {})
+        found[cell["upsampler"]] = value(run)
+    complete = [group for group in groups.values() if set(ours) | set(theirs) <= set(group)]
+    return [
+        float(np.mean([g[name] for name in ours]) - np.mean([g[name] for name in theirs]))
+        for g in complete
+    ]
+
+
+def share(runs: list[Run], names: Sequence[str], index: int, period: str) -> str:
+    """In how many of the runs the period is detected at one point of training."""
+    own = [run for run in runs if run["cell"]["upsampler"] in names]
+    return f"{sum(level(run['points'][index], period)[1] for run in own)}/{len(own)}"
+
+
+def contrasts(runs: list[Run]) -> list[str]:
+    """One row per contrast that a claim of the literature asks for."""
+    resize = ("nearest", "bilinear")
+    rows: list[list[str]] = []
+
+    def row(words: str, values: list[float], unit: str, digits: int = 1) -> None:
+        if values:
+            rows.append([words, f"{spread(values, digits)} {unit}", str(len(values))])
+
+    for period in PERIODS:
+        at = f"level at period {period}"
+        row(f"{at}: k3, k5 minus k2, k4, k6", pairs(runs, end_level(period), UNEVEN, EVEN), "dB")
+        for name in ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel"):
+            values = pairs(runs, end_level(period), [name], ["transposed-k4"])
+            row(f"{at}: {name} minus transposed-k4", values, "dB")
+        for words, names in (("k3, k5", UNEVEN), ("k2, k4, k6", EVEN), ("resize", resize)):
+            own = [run for run in runs if run["cell"]["upsampler"] in names]
+            row(f"{at}: end minus start of training, {words}", list(map(change(period), own)), "dB")
+    for name in ("balanced-k4", "nearest", "bilinear", "subpixel", "antialias-k4"):
+        for measure in ("kernel", "precision", "recall"):
+            values = pairs(runs, quality(measure), [name], ["transposed-k4"])
+            row(f"{measure}: {name} minus transposed-k4", values, "", 3)
+    for words, names in (("transposed", (*UNEVEN, *EVEN)), ("resize", resize)):
+        own = [run for run in runs if run["cell"]["upsampler"] in names]
+        tails = [run["points"][-1]["tail_db"][0] for run in own]
+        row(f"tail against the data, {words}", tails, "dB")
+    mended = [run["repair"] for run in runs if run["repair"] and not run["repair"]["refused"]]
+    row("repair: PSNR", [found["psnr_db"] for found in mended], "dB")
+    for period in PERIODS:
+        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in mended]
+        row(f"repair: level at period {period}, after minus before", gains, "dB")
+    return table(["contrast", "effect, 95 % interval", "runs or pairs"], rows)
+
+
+def shares(runs: list[Run]) -> list[str]:
+    """In how many runs each upsampler's grid is detected, at the start and at the end."""
+    header = [
+        "upsampler",
+        *(f"period {p} at the {when}" for when in ("start", "end") for p in PERIODS),
+    ]
+    names = {name: None for data in sorted({r["cell"]["data"] for r in runs}) for model in MODELS
+             for name in by_upsampler(runs, model, data)}  # fmt: skip
+    rows = [
+        [name, *(share(runs, [name], index, period) for index in (0, -1) for period in PERIODS)]
+        for name in names
+    ]
+    return table(header, rows)
+
+
+def draw(runs: list[Run], data: str) -> bytes:
+    """PNG: every run's level at the start (gray) and at the end (blue); open: its upper bound."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 6), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True, sharey=True)
+        for (row, model), (column, period) in itertools.product(
+            enumerate(MODELS), enumerate(PERIODS)
+        ):
+            axes = panels[row][column]
+            groups = by_upsampler(runs, model, data)
+            for index, color, shift in ((0, GRAY, -0.16), (-1, BLUE, 0.16)):
+                for y, own in enumerate(groups.values()):
+                    for run in own:
+                        db, detected = level(run["points"][index], period)
+                        face = color if detected else "none"
+                        marker = "o" if detected else "<"
+                        axes.plot(db, y + shift, marker, color=color, mfc=face, ms=5)
+            axes.set_yticks(range(len(groups)), list(groups))
+            axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
+            axes.grid(axis="y", color="#EEEEEE")
+        panels[0][0].invert_yaxis()
+        handles = [
+            panels[0][0].plot([], [], marker, color=color, mfc=face, label=label)[0]
+            for marker, color, face, label in (
+                ("o", GRAY, GRAY, "at initialization"),
+                ("o", BLUE, BLUE, "at the end of training"),
+                ("<", INK, "none", "not detected: the bound it lies below"),
+            )
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        figure.supxlabel("level of the checkerboard (dBc)", fontsize=9)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Print the tables; with --docs also write them into docs/study.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="?", type=Path, default=ROOT / "runs/study/runs.jsonl")
+    parser.add_argument("--docs", action="store_true", help="rewrite docs/study.md and its picture")
+    given = parser.parse_args()
+    if not given.runs.is_file():
+        sys.exit(f"{given.runs}: no such file; python benchmarks/study.py makes it")
+    runs = [json.loads(line) for line in given.runs.read_text().splitlines()]
+    sets = sorted({run["cell"]["data"] for run in runs})
+    lines = []
+    for data, model in itertools.product(sets, MODELS):
+        own = [run for run in runs if run["cell"]["data"] == data]
+        if own:
+            lines += [f"**{model.upper()} on {data}**", "", *results(own, model, data), ""]
+    lines += ["**Runs in which a grid is detected**", "", *shares(runs), ""]
+    lines += ["**Contrasts**", "", *contrasts(runs)]
+    print("\n".join(lines))
+    if given.docs:
+        page = ROOT / "docs" / "study.md"
+        before, _, rest = page.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        text = "\n".join([before + BEGIN, "", *lines, "", END + after])
+        write_atomically(page, text.encode())
+        write_atomically(ROOT / "docs" / "img" / "study.png", draw(runs, sets[0]))
+
+
+if __name__ == "__main__":
+    main()
