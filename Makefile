@@ -6,7 +6,7 @@ RUN      := $(VENV)/bin/python
 STAMP    := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint docs bench study-small clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test-slow: $(STAMP)  ## run the tests that take minutes
 lint: $(STAMP)  ## check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
+	$(RUN) -W error -m pdoc -o build/docs -d google --math gen models
 
 bench: $(STAMP)  ## run the benchmarks that need no data
 	$(RUN) benchmarks/calibration.py --quick

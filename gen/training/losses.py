@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor
 from gen.data.masks import IGNORED
 
 
-class GANLoss(NamedTuple):
+@dataclass(frozen=True)
+class GANLoss:
     """A pair of losses on the discriminator's logits (B,), and D(x) as the paper means it."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # logits of real, logits of fake
