@@ -19,6 +19,7 @@ from gen.images import to_float
 from gen.training.checkpoint import load_checkpoint
 from gen.training.loop import Trainer, train_step
 from tests.conftest import small_config
+from tests.equality import content_differences
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,29 +165,11 @@ def test_resumed_run_equals_the_unbroken_one(model, small_dataset, tmp_path):
     second.run()
     whole, broken = (load_checkpoint(tmp_path / name) for name in ("whole", "broken"))
     assert whole["step"] == broken["step"] == 11
-    assert flat(whole).keys() == flat(broken).keys()
-    for key, value in flat(whole).items():
-        same = (
-            torch.equal(value, flat(broken)[key])
-            if torch.is_tensor(value)
-            else value == flat(broken)[key]
-        )
-        assert same, key
+    assert content_differences(whole, broken) == []
     steps = [
         json.loads(r)["step"] for r in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(set(steps))
-
-
-def flat(content, prefix=""):
-    """Nested dicts and lists → {path: leaf}."""
-    if isinstance(content, dict):
-        items = content.items()
-    elif isinstance(content, list):
-        items = enumerate(content)
-    else:
-        return {prefix: content}
-    return {k: v for key, part in items for k, v in flat(part, f"{prefix}/{key}").items()}
 
 
 def test_rows_past_the_checkpoint_go_on_resume(small_dataset, tmp_path):
