@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gen.commands.output import check_file, say
 from gen.options import Command, GroupedOption, Number, Seeds
 
-if TYPE_CHECKING:
-    from gen.sampling.sources import Source
-
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
+LATENT = ("class", "truncation", "bn")
 TAKES: dict[str, tuple[str, ...]] = {
-    "seeds": ("truncation", *ANY),
-    "num": ("truncation", *ANY),
-    "latents": ANY,
-    "interpolate": ("frames", "truncation", "gif", "fps", *ANY),
-    "walk": ("seeds", "truncation", "gif", "fps", *ANY),
+    "seeds": (*LATENT, *ANY),
+    "num": (*LATENT, *ANY),
+    "latents": ("class", "bn", *ANY),
+    "interpolate": ("frames", *LATENT, "gif", "fps", *ANY),
+    "walk": ("seeds", *LATENT, "gif", "fps", *ANY),
+    "reconstruct": ANY,
 }
+NEEDS = {"format": ("outdir",), "fps": ("gif", "walk")}
 PICTURES = (".png", ".jpg", ".jpeg")
-DEFAULTS = {"num": 64, "frames": 9, "truncation": 1.0, "fps": 20, "format": "png"}
+DEFAULTS = {"num": 64, "frames": 9, "truncation": 1.0, "fps": 20, "format": "png", "bn": "running"}
 
 
 def check(options: dict[str, Any]) -> str:
@@ -39,8 +38,9 @@ def check(options: dict[str, Any]) -> str:
         raise click.UsageError(
             "nothing to write: give --grid FILE, --gif FILE, --npy FILE or --outdir DIR"
         )
-    if "format" in given and "outdir" not in given:
-        raise click.UsageError("--format is that of files in --outdir DIR; give it too")
+    for name, others in NEEDS.items():
+        if name in given and not given & {*others}:
+            raise click.UsageError(f"--{name} is for --{' or --'.join(others)}; give that too")
     check_file("--grid", options["grid"], PICTURES)
     check_file("--gif", options["gif"], (".gif",))
     check_file("--npy", options["npy"], (".npy",))
@@ -49,42 +49,32 @@ def check(options: dict[str, Any]) -> str:
     return kind
 
 
-def open_source(kind: str, decoder: Any, options: dict[str, Any]) -> Source:
-    """What is drawn, from the options that say it."""
-    from gen.sampling import sources
-
-    psi, length, seeds = options["truncation"], decoder.latent, options.get("seeds")
-    if kind == "latents":
-        return sources.of_latents(decoder, sources.read_latents(options["latents"], length))
-    if kind == "interpolate":
-        path, *ends = options["interpolate"]
-        latents = sources.interpolation(path, ends, options["frames"], length)
-        return sources.of_latents(decoder, psi * latents, strip=True)
-    if kind == "walk":
-        seconds = options["walk"]
-        seeds = seeds or range(max(3, math.ceil(seconds)))
-        latents = sources.walk(seeds, max(2, round(seconds * options["fps"])), length)
-        return sources.of_latents(decoder, psi * latents)
-    return sources.of_seeds(decoder, seeds or range(options["num"]), psi)
+def label(_ctx: Any, _param: Any, text: str | None) -> int | str | None:
+    """`3` → 3; `all` stays."""
+    if text in (None, "all"):
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise click.BadParameter(f"{text!r}; write a class as a number from 0 up, or all")
+    return int(text)
 
 
 def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
     kind = check(options)
-    from gen.sampling import load
+    from gen.sampling import open_run
+    from gen.sampling.norm import set_statistics
+    from gen.sampling.sources import open_source
     from gen.sampling.targets import fingerprint
     from gen.sampling.write import Stopped, Targets, write_images
-    from gen.training.checkpoint import find_checkpoint
 
     options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
-    decoder = load(source, ema=ema, device=device)
-    images = open_source(kind, decoder, options)
-    record = {"checkpoint": fingerprint(find_checkpoint(source)), "ema": ema, "images": "seeds"}
-    record["truncation"] = options["truncation"]
-    if kind not in ("seeds", "num"):
-        record["images"] = f"{images.count} of {kind} {options[kind]} {options.get('seeds', '')}"
+    run = open_run(source, ema=ema, device=device)
+    set_statistics(run.decoder, options["bn"])
+    images = open_source(kind, run, options)
     targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
     try:
+        record = {"checkpoint": fingerprint(run.path), "images": images.what, "ema": ema}
+        record |= {name: options.get(name) for name in LATENT}
         say(write_images(images, targets, record, batch_size))
     except Stopped as stopped:
         say(f"{stopped}; the same command goes on")
@@ -106,6 +96,13 @@ OPTIONS = [
             metavar="PATH A B", help="from seed A to seed B, on a line or a great circle"),
     _option(_WHAT, "--walk", type=Number(0, 600, min_open=True), metavar="SECONDS",
             help="a loop through the seeds (one per second, or those of --seeds)"),
+    _option(_WHAT, "--reconstruct", type=_FILE, metavar="DIR",
+            help="pairs: each image of a folder beside a VAE's copy of it"),
+    _option(_HOW, "--class", "class", callback=label, metavar="K|all",
+            help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
+    _option(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
+            help="batch-norm statistics: of training, of seeds 0-63, mean over seeds 0-2047"
+            "  [default: running]"),
     _option(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
             help="images of --interpolate, both ends included  [default: 9]"),
     _option(_HOW, "--truncation", type=Number(0, 1), metavar="PSI",

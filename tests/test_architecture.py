@@ -23,7 +23,7 @@ ALLOWED = {
         "gen.sampling", "gen.signals", "gen.analysis", "models",
     },
     "gen/sampling": {
-        "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
+        "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
         "gen.training.checkpoint", "gen.training.log", "models",
     },
     "gen/networks.py": {"gen.sampling"},

@@ -7,11 +7,13 @@ images = sample_images(load("runs/00000-dcgan-shapes"), seeds=range(64))  # uint
 from gen.sampling.draw import (
     GROUP,
     Generator,
+    Run,
     decode_latents,
     decoder_of,
     draw_inputs,
     draw_latents,
     load,
+    open_run,
     sample_batches,
     sample_images,
 )
@@ -19,11 +21,13 @@ from gen.sampling.draw import (
 __all__ = [
     "GROUP",
     "Generator",
+    "Run",
     "decode_latents",
     "decoder_of",
     "draw_inputs",
     "draw_latents",
     "load",
+    "open_run",
     "sample_batches",
     "sample_images",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gen.config import RunConfig
 from gen.device import pick_device
 from gen.images import to_uint8
 from gen.training.checkpoint import check_content, fitting, read_newest, state_dict_in
@@ -23,13 +25,33 @@ Generator = Decoder | ExampleGenerator
 GROUP = 32
 
 
-def decoder_of(modules: Mapping[str, nn.Module]) -> Decoder:
-    """The network among `modules` that turns latents into images."""
-    return next(module for module in modules.values() if isinstance(module, Decoder))
+@dataclass(frozen=True)
+class Run:
+    """What a checkpoint holds for sampling: its file, configuration and networks in eval mode.
+
+    A state dict from elsewhere has no configuration, and its generator alone.
+    """
+
+    path: Path
+    config: RunConfig | None
+    modules: dict[str, nn.Module]
+
+    @property
+    def decoder(self) -> Generator:
+        """The network that turns latents into images."""
+        return decoder_of(self.modules)
 
 
-def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
-    """The decoder of a run directory or checkpoint, in eval mode; no other flags are needed.
+def decoder_of(modules: Mapping[str, nn.Module]) -> Generator:
+    """The network among `modules` that turns latents into images; raises ValueError for none."""
+    for module in modules.values():
+        if isinstance(module, Generator):
+            return module
+    raise ValueError(f"{', '.join(modules)}: none of these networks turns latents into images")
+
+
+def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
+    """The networks of a run directory or checkpoint; no other flags are needed.
 
     Args:
         path: a run directory (its newest checkpoint is taken) or a checkpoint file; also a DCGAN
@@ -43,12 +65,23 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
     path, content = read_newest(path)
     weights = state_dict_in(content)
     example = ExampleGenerator.from_weights(weights) if weights else None
-    decoder = example or _decoder_in(path, content, ema)
-    return decoder.eval().requires_grad_(False).to(pick_device(device))
+    if example:
+        config, modules = None, {"generator": example}
+    else:
+        content = check_content(path, content)
+        config, modules = content["config"], _modules_in(path, content, ema)
+    place = pick_device(device)
+    for module in modules.values():
+        module.eval().requires_grad_(False).to(place)
+    return Run(path, config, modules)
 
 
-def _decoder_in(path: Path, content: Any, ema: bool) -> Decoder:
-    content = check_content(path, content)
+def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
+    """The decoder of a run directory or checkpoint, in eval mode; arguments as `open_run`."""
+    return open_run(path, ema=ema, device=device).decoder
+
+
+def _modules_in(path: Path, content: dict[str, Any], ema: bool) -> dict[str, nn.Module]:
     with fitting(path):
         modules = build_modules(content["config"].model)
         for name, module in modules.items():
@@ -56,7 +89,7 @@ def _decoder_in(path: Path, content: Any, ema: bool) -> Decoder:
         if ema:
             averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
             averaged.load_state_dict(content["ema"])
-    return decoder_of(modules)
+    return modules
 
 
 def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
@@ -66,7 +99,6 @@ def draw_latents(seeds: Sequence[int], length: int) -> Tensor:
     )
 
 
-@torch.no_grad()
 def draw_inputs(
     decoder: Generator, seeds: Sequence[int], labels: Sequence[int] | None = None
 ) -> Tensor:
@@ -80,12 +112,24 @@ def draw_inputs(
     Raises:
         ValueError: a class that the decoder does not have.
     """
-    latents = draw_latents(seeds, decoder.latent)
+    if decoder.classes and labels is None:
+        labels = [seed % decoder.classes for seed in seeds]
+    return join_classes(decoder, draw_latents(seeds, decoder.latent), labels)
+
+
+@torch.no_grad()
+def join_classes(decoder: Generator, latents: Tensor, labels: Sequence[int] | None) -> Tensor:
+    """Latents (B, Z) and classes (B,) → what a conditional decoder takes, (B, Z + E).
+
+    Latents alone, without classes, for a decoder that knows none.
+
+    Raises:
+        ValueError: a class that the decoder does not have.
+    """
     if not decoder.classes:
         if labels is not None:
             raise ValueError("this generator knows no classes; train with --conditional")
         return latents
-    labels = [seed % decoder.classes for seed in seeds] if labels is None else labels
     for label in labels:
         if not 0 <= label < decoder.classes:
             raise ValueError(f"class is {label}; must be 0 to {decoder.classes - 1}")
@@ -94,18 +138,19 @@ def draw_inputs(
 
 
 @torch.inference_mode()
-def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
-    """Latents (B, Z), or rows of `draw_inputs`, → uint8 images (B, C, H, W) on the CPU.
+def in_groups(network: Callable[..., Tensor], place: nn.Module, *inputs: Tensor) -> Tensor:
+    """network(*inputs), (B, …) each, on the CPU: in passes of one fixed shape where `place` is."""
+    device, outputs = next(place.parameters()).device, []
+    for group in zip(*(tensor.split(GROUP) for tensor in inputs), strict=True):
+        count = len(group[0])
+        rows = [*range(count), *[count - 1] * (GROUP - count)]
+        outputs.append(network(*(part[rows].to(device) for part in group))[:count].cpu())
+    return torch.cat(outputs)
 
-    In passes of one fixed shape.
-    """
-    device = next(decoder.parameters()).device
-    images = []
-    for group in latents.split(GROUP):
-        padding = GROUP - len(group)
-        padded = torch.cat([group, group[-1:].expand(padding, -1)]) if padding else group
-        images.append(to_uint8(decoder(padded.to(device)))[: len(group)].cpu())
-    return torch.cat(images)
+
+def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
+    """Latents (B, Z), or rows of `draw_inputs`, → uint8 images (B, C, H, W) on the CPU."""
+    return in_groups(lambda rows: to_uint8(decoder(rows)), decoder, latents)
 
 
 def sample_batches(

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .draw import Generator, decode_latents, draw_latents
+from gen.data.datasets import DataError, load_dataset
+from gen.images import to_float
+
+from .draw import Generator, Run, decode_latents, draw_latents, in_groups, join_classes
+from .paths import interpolation, walk
+from .targets import fingerprint
+
+Options = Mapping[str, Any]  # of the command line
+
+_CHUNK = 1 << 22  # values looked at in one go
 
 
 @dataclass(frozen=True)
@@ -22,83 +34,146 @@ class Source:
         draw: indices → uint8 images (B, C, H, W) on the CPU, in that order.
         name: index → file name, without suffix.
         columns: of a sheet; None for as square as possible.
+        what: what an image is a function of beside its name, in words.
     """
 
     count: int
     draw: Callable[[Sequence[int]], Tensor]
     name: Callable[[int], str] = "{:08d}".format
     columns: int | None = None
+    what: str = "seeds"
 
 
-def of_seeds(decoder: Generator, seeds: Sequence[int], truncation: float = 1.0) -> Source:
+def open_source(kind: str, run: Run, options: Options) -> Source:
+    """What sample.py draws, `kind` a key of `MAKERS`, from the options of its command line.
+
+    Raises:
+        ValueError: something that this run cannot draw, or a bad file.
+        DataError: no images to reconstruct.
+    """
+    label = options.get("class")
+    if label != "all":
+        return MAKERS[kind](run, label, options)
+    if not run.decoder.classes:
+        raise ValueError("--class all: this generator knows no classes; train with --conditional")
+    return by_class([MAKERS[kind](run, k, options) for k in range(run.decoder.classes)])
+
+
+def by_class(sources: Sequence[Source]) -> Source:
+    """One source per class, of one length: a row of the sheet and a folder each."""
+    each, digits = sources[0].count, len(str(len(sources) - 1))
+
+    def draw(indices: Sequence[int]) -> Tensor:
+        parts = groupby(indices, lambda index: index // each)
+        return torch.cat([sources[k].draw([i % each for i in part]) for k, part in parts])
+
+    def name(index: int) -> str:
+        label, place = divmod(index, each)
+        return f"{label:0{digits}d}/{sources[label].name(place)}"
+
+    return Source(each * len(sources), draw, name, each, sources[0].what)
+
+
+def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> list[int] | None:
+    """The class asked for, else that of each number modulo classes, else none."""
+    if label is None and not decoder.classes:
+        return None
+    return [number % decoder.classes if label is None else label for number in numbers]
+
+
+def _inputs(run: Run, label: int | None, options: Options, seeds: Sequence[int]) -> Tensor:
+    """Rows of seeds, truncated: what the decoder takes."""
+    latents = options["truncation"] * draw_latents(seeds, run.decoder.latent)
+    return join_classes(run.decoder, latents, _labels(run.decoder, label, seeds))
+
+
+def _seeds(run: Run, label: int | None, options: Options) -> Source:
     """Image of seed i from i alone; files are named by their seeds."""
+    seeds = options.get("seeds") or range(options["num"])
 
     def draw(indices: Sequence[int]) -> Tensor:
-        latents = draw_latents([seeds[i] for i in indices], decoder.latent)
-        return decode_latents(decoder, truncation * latents)
+        rows = _inputs(run, label, options, [seeds[index] for index in indices])
+        return decode_latents(run.decoder, rows)
 
-    return Source(len(seeds), draw, lambda i: f"{seeds[i]:08d}")
+    return Source(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
 
 
-def of_latents(decoder: Generator, latents: Tensor | np.ndarray, strip: bool = False) -> Source:
-    """Images of latents (N, Z); a strip is laid out in one row."""
+def _latents(run: Run, label: int | None, options: Options) -> Source:
+    """Images of the rows of a file; row i of a conditional generator has class i modulo classes."""
+    decoder = run.decoder
+    latents = read_latents(options["latents"], decoder.latent)
 
     def draw(indices: Sequence[int]) -> Tensor:
-        rows = torch.as_tensor(np.asarray(latents[list(indices)], np.float32))
-        return decode_latents(decoder, rows)
+        rows = torch.from_numpy(latents[list(indices)].astype(np.float32))
+        labels = _labels(decoder, label, indices)
+        return decode_latents(decoder, join_classes(decoder, rows, labels))
 
-    return Source(len(latents), draw, columns=len(latents) if strip else None)
+    what = f"latents of SHA-256 {fingerprint(options['latents'])}"
+    return Source(len(latents), draw, what=what)
 
 
-def lerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Straight line from a to b (Z,) at shares (N,) in [0, 1]: (1 − t)·a + t·b, (N, Z).
+def _table(run: Run, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
+    return lambda indices: decode_latents(run.decoder, rows[list(indices)])
 
-    Between two Gaussian latents it passes nearer to the origin than samples lie.
+
+def _interpolation(run: Run, label: int | None, options: Options) -> Source:
+    """From the image of one seed to that of another, in one row."""
+    kind, *ends = options["interpolate"]
+    corners, frames = _inputs(run, label, options, ends), options["frames"]
+    rows = interpolation(kind, run.decoder.latent, corners, frames)
+    what = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
+    return Source(frames, _table(run, rows), columns=frames, what=what)
+
+
+def _walk(run: Run, label: int | None, options: Options) -> Source:
+    """A loop from seed to seed: those given, or one per second."""
+    seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
+    frames = max(len(seeds), round(options["walk"] * options["fps"]))
+    rows = walk(run.decoder.latent, _inputs(run, label, options, seeds), frames)
+    what = f"walk of {frames} frames through seeds {seeds}"
+    return Source(frames, _table(run, rows), what=what)
+
+
+def _reconstructions(run: Run, _label: None, options: Options) -> Source:
+    """Each image beside what decoder(posterior mean) makes of it, (C, H, 2W).
+
+    Images are fitted to the networks' size as in training. The classes of a conditional VAE are
+    the subfolders.
     """
-    t = shares.double()[:, None]
-    return ((1 - t) * a.double() + t * b.double()).to(a.dtype)
+    encoder, decoder = run.modules.get("encoder"), run.decoder
+    if encoder is None or run.config is None:
+        raise ValueError(f"{run.path}: has no encoder, and only a VAE reconstructs")
+    folder, model = options["reconstruct"], run.config.model
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    dataset = load_dataset(
+        str(folder.absolute()), root=Path(), size=model.size, channels=model.channels,
+        memory_limit=0,
+    )  # fmt: skip
+    if decoder.classes and len(dataset.classes) != decoder.classes:
+        raise ValueError(
+            f"{folder}: holds {len(dataset.classes)} classes (subfolders), the model has "
+            f"{decoder.classes}"
+        )
+
+    def draw(indices: Sequence[int]) -> Tensor:
+        batch = dataset.fetch(indices)
+        labels = [batch.labels] if decoder.classes else []
+        means = in_groups(lambda *b: encoder(*b)[0], decoder, to_float(batch.images), *labels)
+        rows = join_classes(decoder, means, batch.labels.tolist() if labels else None)
+        return torch.cat([batch.images, decode_latents(decoder, rows)], dim=3)
+
+    return Source(len(dataset), draw, what=f"{len(dataset)} images of {folder.absolute()}")
 
 
-def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Great circle from a to b (Z,) at shares (N,) in [0, 1], the norm going linearly: (N, Z).
-
-    With unit vectors â, b̂ at angle Ω: (sin((1 − t)Ω)·â + sin(tΩ)·b̂) / sin Ω (Shoemake 1985,
-    section 3.3), times (1 − t)|a| + t|b|. Both ends are exact. Directions that are equal or
-    opposite have no great circle between them, and take the straight line.
-    """
-    t = shares.double()[:, None]
-    a64, b64 = a.double(), b.double()
-    norms = a64.norm(), b64.norm()
-    start, end = a64 / norms[0], b64 / norms[1]
-    angle = torch.arccos((start @ end).clamp(-1, 1))
-    if not angle.sin() > 1e-6:
-        return lerp(a, b, shares)
-    direction = (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
-    return (((1 - t) * norms[0] + t * norms[1]) * direction).to(a.dtype)
-
-
-PATHS = {"lerp": lerp, "slerp": slerp}
-
-
-def interpolation(kind: str, ends: Sequence[int], frames: int, length: int) -> Tensor:
-    """Latents (frames, Z) from that of one seed to that of another, both included."""
-    a, b = draw_latents(ends, length)
-    return PATHS[kind](a, b, torch.linspace(0, 1, frames, dtype=torch.float64))
-
-
-def walk(seeds: Sequence[int], frames: int, length: int) -> Tensor:
-    """Latents (frames, Z) of a closed path: great circles from seed to seed and back to the first.
-
-    Frame 0 is the first seed; the frame after the last would be it again. Each way between two
-    seeds takes the same time.
-    """
-    corners = draw_latents(seeds, length)
-    places = torch.arange(frames, dtype=torch.float64) * len(seeds) / frames
-    parts = []
-    for leg in range(len(seeds)):
-        shares = places[(places >= leg) & (places < leg + 1)] - leg
-        parts.append(slerp(corners[leg], corners[(leg + 1) % len(seeds)], shares))
-    return torch.cat(parts)
+MAKERS: dict[str, Callable[[Run, int | None, Options], Source]] = {
+    "seeds": _seeds,
+    "num": _seeds,
+    "latents": _latents,
+    "interpolate": _interpolation,
+    "walk": _walk,
+    "reconstruct": _reconstructions,
+}
 
 
 def read_latents(path: Path, length: int) -> np.ndarray:
@@ -108,16 +183,17 @@ def read_latents(path: Path, length: int) -> np.ndarray:
         ValueError: no .npy file, another shape or type, or values that are not finite.
     """
     try:
-        latents = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OverflowError) as error:
+        latents = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OverflowError, TypeError) as error:
         raise ValueError(f"{path}: no .npy file of numbers ({error})") from error
-    if not isinstance(latents, np.ndarray) or latents.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds no plain array of numbers")
+    if latents.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: holds {latents.dtype}, must be numbers")
     if latents.ndim != 2 or latents.shape[1] != length or not len(latents):
         raise ValueError(f"{path}: has shape {latents.shape}; this network takes (N, {length})")
-    step = max(1, 2**22 // length)
+    step = max(1, _CHUNK // length)
     for start in range(0, len(latents), step):
-        finite = np.isfinite(latents[start : start + step].astype(np.float32)).all(axis=1)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(latents[start : start + step].astype(np.float32)).all(axis=1)
         if not finite.all():
             raise ValueError(f"{path}: row {start + int(finite.argmin())} is not finite")
     return latents

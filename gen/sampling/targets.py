@@ -127,6 +127,7 @@ class Folder:
     def add(self, index: int, image: Tensor) -> None:
         """Write an image."""
         path = self.path / f"{self.name(index)}{self.suffix}"
+        path.parent.mkdir(exist_ok=True)
         write_atomically(path, encode(image, self.suffix))
 
     def finish(self) -> str:
@@ -134,8 +135,8 @@ class Folder:
 
         Only temporary files of images that are now there: others may be another process's own.
         """
-        for left in self.path.glob(f".*{self.suffix}.*"):
-            if (self.path / left.name[1:].rpartition(".")[0]).exists():
+        for left in self.path.rglob(f".*{self.suffix}.*"):
+            if left.with_name(left.name[1:].rpartition(".")[0]).exists():
                 left.unlink(missing_ok=True)
         notes = [f"{self.there} were there"] if self.there else []
         notes += [f"{self.mended} damaged ones were drawn again"] if self.mended else []
