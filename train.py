@@ -86,6 +86,8 @@ def train(
     from gen.training.loop import Trainer
 
     dataset, validation = open_dataset(run), open_validation(run)
+    for note in [*dataset.notes, *(validation.notes if validation else [])]:
+        say(note)
     if not folder:
         name = f"{model}-{Path(run.data.data).stem or 'data'}"
         first = distributed.rank() == 0

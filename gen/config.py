@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 # Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
 # convolution would shift the image by half a pixel, so only transposed ones have them.
@@ -70,20 +70,21 @@ class Checked:
             value = getattr(self, field.name)
             if hints[field.name] is float and type(value) is int:
                 object.__setattr__(self, field.name, value := float(value))
-            if hints[field.name] == tuple[int, int] and isinstance(value, list):
+            if get_origin(hints[field.name]) is tuple and isinstance(value, list):
                 object.__setattr__(self, field.name, value := tuple(value))
             if not _has_type(value, hints[field.name]):
                 wanted = getattr(hints[field.name], "__name__", hints[field.name])
                 raise ValueError(f"{field.name} is {value!r}; must be of type {wanted}")
             demand = _violation(value, field.metadata) if field.metadata else None
             if demand:
-                shown = "x".join(map(str, value)) if isinstance(value, tuple) else value
+                between = "x" if field.name == "size" else ","
+                shown = between.join(map(str, value)) if isinstance(value, tuple) else value
                 raise ValueError(f"{field.name} is {shown}; must be {demand}")
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    if hint == tuple[int, int]:
-        return isinstance(value, tuple) and [type(x) for x in value] == [int, int]
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and tuple(map(type, value)) == get_args(hint)
     return type(value) is hint
 
 
@@ -202,6 +203,15 @@ class DataConfig(Checked):
     data_root: str = option("data", "where named sets lie or are downloaded to")
     flip: bool = option(False, "mirror half of the images left to right")
     workers: int = option(2, "threads that decode images", low=0, high=256)
+    on_bad_image: str = option(
+        "error", "stop at an unreadable file, or leave it out", choices=("error", "skip")
+    )
+    max_image_pixels: int = option(
+        178_956_970, "larger files are bad images", unit="pixels", low=1, high=2**40
+    )
+    background: tuple[int, int, int] = option(
+        (255, 255, 255), "color under transparent pixels", low=0, high=255
+    )
 
 
 def grid_penalty() -> Any:

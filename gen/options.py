@@ -7,7 +7,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import click
 
@@ -63,6 +63,21 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number", param, ctx)
         return number
+
+
+class Color(click.ParamType):
+    """`255,255,255` (red, green, blue) → (R, G, B)."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
+        """Parse, or fail with the form."""
+        parts = value if isinstance(value, tuple) else str(value).split(",")
+        levels = [int(part) for part in parts if str(part).isascii() and str(part).isdigit()]
+        if len(parts) != 3 or len(levels) != 3 or max(levels) > 255:
+            self.fail(f"{value!r} is no color; write R,G,B from 0 to 255: 255,255,255", param, ctx)
+        red, green, blue = levels
+        return red, green, blue
 
 
 class GroupedOption(click.Option):
@@ -179,8 +194,8 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
         kind: Any = {"type": hints[field.name]}
         if hints[field.name] is bool:
             kind, flag = {}, f"{flag}/--no-{flag[2:]}"
-        elif hints[field.name] == tuple[int, int]:
-            kind = {"type": Size()}
+        elif get_origin(hints[field.name]) is tuple:
+            kind = {"type": Size() if len(default) == 2 else Color()}
         elif field.metadata["choices"]:
             kind = {"type": click.Choice(field.metadata["choices"])}
         made.append(GroupedOption([flag], default=None, help=text, group=group, **kind))
@@ -190,7 +205,7 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
 def _default_text(field: dataclasses.Field[Any], default: Any) -> str:
     unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
     if isinstance(default, tuple):
-        default = "x".join(map(str, default))
+        default = ("x" if len(default) == 2 else ",").join(map(str, default))
     if isinstance(default, bool):
         default = "on" if default else "off"
     return (

@@ -274,7 +274,7 @@ def test_a_bad_file_among_good_ones_stops_by_name(clean, tmp_path, kind):
     assert_one_line(run(folder), 1, "bad.png")
     assert_one_line(run(folder / "bad.png"), 1, "bad.png")
     skipped = run(folder, "--on-bad-image", "skip")
-    assert skipped.exit_code == 0 and "1 unreadable files skipped" in skipped.stderr
+    assert skipped.exit_code == 0 and "1 of 7 images skipped as unreadable" in skipped.stderr
     assert skipped.stdout.startswith("6 images")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.output import check_file, write_json
-from gen.options import Command, GroupedOption, Size
+from gen.options import Color, Command, GroupedOption, Size
 
 if TYPE_CHECKING:
     pass
@@ -62,6 +62,8 @@ def measure_images(
     max_images: int | None,
     num: int,
     on_bad_image: str,
+    background: tuple[int, int, int],
+    max_image_pixels: int,
     workers: int,
     json_file: str | None,
     report: Path | None,
@@ -77,6 +79,8 @@ def measure_images(
         max_images=max_images,
         workers=workers,
         skip_bad=on_bad_image == "skip",
+        background=background,
+        max_pixels=max_image_pixels,
     )
     measurement, samples = measure_path(path, reference, periods, selection, num)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
@@ -113,6 +117,10 @@ OPTIONS = [
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
     _option(_WHAT, "--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
             help="stop at an unreadable file, or leave it out"),
+    _option(_WHAT, "--background", type=Color(), default="255,255,255",
+            help="color under transparent pixels"),
+    _option(_WHAT, "--max-image-pixels", type=_COUNT, default=178_956_970, metavar="N",
+            help="larger files are bad images"),
     _option(_WHAT, "--workers", type=_SIZE, default=0, metavar="N",
             help="decoding threads; 0: one per processor, at most 8"),
     _option(_OUT, "--json", "json_file", metavar="FILE|-", help="write JSON; - is stdout"),

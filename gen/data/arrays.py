@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _RANGES = ((0, 1), (-1, 1), (0, 255))
 _CHUNK = 1 << 24  # values looked at in one go
+_CLASSES = 1 << 16  # more labels than that are no classes
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def open_array(path: Path) -> ArrayImages:
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         pixels = _channels_last(images)
-        return ArrayImages(pixels, _value_range(images), _checked_labels(labels, len(pixels)))
+        return ArrayImages(pixels, _value_range(images), checked_labels(labels, len(pixels)))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -62,7 +64,29 @@ def _members(archive: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray | No
         if len(names) != 1:
             raise ValueError(f"holds arrays {', '.join(names) or 'none'}; call one `images`")
         name = names[0]
-    return archive[name], archive["labels"] if "labels" in archive.files else None
+    labels = _member(archive, "labels") if "labels" in archive.files else None
+    return _member(archive, name), labels
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """One array, inflated only if it fits: a megabyte of zip can hold a gigabyte."""
+    sizes = [m.file_size for m in archive.zip.infolist() if m.filename.removesuffix(".npy") == name]
+    if max(sizes) > (limit := _memory() // 2):
+        raise ValueError(
+            f"{name} unpacks to {max(sizes):,} bytes, this machine's memory allows {limit:,}; "
+            "save it as .npy, which is read in place"
+        )
+    array = archive[name]
+    if not isinstance(array, np.ndarray):  # a member without the magic of .npy comes as bytes
+        raise ValueError(f"{name} is no array")
+    return array
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; 8 GiB where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return 8 << 30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _channels_last(images: np.ndarray) -> np.ndarray:
@@ -99,9 +123,13 @@ def _value_range(images: np.ndarray) -> tuple[int, int]:
     )
 
 
-def _checked_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
+def checked_labels(
+    labels: np.ndarray | None, count: int, classes: int = _CLASSES
+) -> np.ndarray | None:
+    """Labels as int64 (count,); raises ValueError unless they are integers below `classes`."""
     if labels is None:
         return None
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels must be {count} integers ≥ 0, one per image")
+    whole = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be {count} integers from 0 to {classes - 1}, one per image")
     return labels.astype(np.int64)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gen.data.decode import BadImage, DataError, decode, list_images
+from gen.data.decode import (
+    MAX_PIXELS,
+    WHITE,
+    BadImage,
+    Color,
+    DataError,
+    decode,
+    list_images,
+    skipped,
+)
 from gen.data.masks import count_classes, is_pair_folder, pairs_of
 from gen.data.sources import (
     CLASSES,
@@ -53,8 +62,8 @@ class Batch:
 class Dataset:
     """Images by index, all of one size; kept in memory as uint8 where they fit `memory_limit`.
 
-    Either way every file is looked at before the first batch: decoded for a set in memory, its
-    header read for a larger one.
+    Either way every file is decoded once before the first batch. Where bad images are skipped, the
+    indices count the good ones alone, in the order of the source, and `notes` says what is missing.
     """
 
     def __init__(
@@ -63,37 +72,46 @@ class Dataset:
         bytes_per_image: int,
         memory_limit: int,
         on_progress: Progress | None = None,
+        skip_bad: bool = False,
     ) -> None:
         import torch
 
         self._source = source
         self.name, self.classes = source.name, source.classes
         self.in_memory = source.count * bytes_per_image <= memory_limit
-        self._labels = None if source.labels is None else torch.from_numpy(source.labels)
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
+        work = source.read if self.in_memory else source.check
+        good, bad = [np.empty(0, np.int64)], []
         for start in range(0, source.count, _CHUNK):
-            indices = np.arange(start, min(start + _CHUNK, source.count))
-            if self.in_memory:
-                self._store(start, *source.read(indices))
-            else:
-                source.check(indices)
+            chunk = np.arange(start, min(start + _CHUNK, source.count))
+            for indices, found in _good_parts(chunk, work, bad if skip_bad else None):
+                if self.in_memory:
+                    self._store(sum(map(len, good)), *found)
+                good.append(indices)
             if on_progress:
-                on_progress(int(indices[-1]) + 1, source.count)
+                on_progress(int(chunk[-1]) + 1, source.count)
+        self._good = np.concatenate(good)  # our index → the source's
+        self.notes = [skipped(bad, source.count)] if bad else []
+        if not len(self._good):
+            raise DataError(f"{source.name}: {self.notes[0]}")
+        self._labels = (
+            None if source.labels is None else torch.from_numpy(source.labels[self._good])
+        )
 
     def _store(self, start: int, images: np.ndarray, masks: np.ndarray | None) -> None:
         import torch
 
         if self._images is None:
-            self._images = torch.empty((len(self), *images.shape[1:]), dtype=torch.uint8)
+            self._images = torch.empty((self._source.count, *images.shape[1:]), dtype=torch.uint8)
             if masks is not None:
-                self._masks = torch.empty((len(self), *masks.shape[1:]), dtype=torch.uint8)
+                self._masks = torch.empty((self._source.count, *masks.shape[1:]), dtype=torch.uint8)
         self._images[start : start + len(images)] = torch.from_numpy(images)
         if self._masks is not None:
             self._masks[start : start + len(images)] = torch.from_numpy(masks)
 
     def __len__(self) -> int:
-        return self._source.count
+        return len(self._good)
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """Return the images of these indices, in this order. Raises BadImage or DataError."""
@@ -105,10 +123,30 @@ class Dataset:
         if self._images is not None:
             masks = None if self._masks is None else self._masks[rows]
             return Batch(self._images[rows], labels, masks)
-        images, masks = self._source.read(indices)
+        images, masks = self._source.read(self._good[indices])
         return Batch(
             torch.from_numpy(images), labels, None if masks is None else torch.from_numpy(masks)
         )
+
+
+def _good_parts(
+    indices: np.ndarray, work: Callable[[np.ndarray], Any], bad: list[str] | None
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield (indices, work(indices)) for those that are good; the others' errors go to `bad`.
+
+    Where an image is bad, each half is tried by itself. Raises BadImage where `bad` is None.
+    """
+    try:
+        yield indices, work(indices)
+        return
+    except BadImage as error:
+        if bad is None:
+            raise
+        if len(indices) == 1:
+            bad.append(str(error))
+            return
+    for half in np.array_split(indices, 2):
+        yield from _good_parts(half, work, bad)
 
 
 def load_dataset(
@@ -122,6 +160,9 @@ def load_dataset(
     workers: int = 0,
     count: int | None = None,
     mask_classes: int = 0,
+    skip_bad: bool = False,
+    background: Color = WHITE,
+    max_pixels: int = MAX_PIXELS,
     memory_limit: int = 2 << 30,
     on_progress: Progress | None = None,
 ) -> Dataset:
@@ -143,6 +184,9 @@ def load_dataset(
         count: take so many images at most, spread evenly over the set; of `shapes`, of which there
             are 20,000 unless given, the first.
         mask_classes: read masks as well, of indices below this, and 255; 0 needs no masks.
+        skip_bad: leave bad image files out, and say so in `notes`, rather than to raise.
+        background: color under transparent pixels, unless channels is 4.
+        max_pixels: larger image files are bad.
         memory_limit: larger sets, in bytes as uint8, are decoded when they are fetched.
         on_progress: called with (done, total) while images are decoded or checked.
 
@@ -160,16 +204,28 @@ def load_dataset(
         raise ValueError(f"count is {count}, must be ≥ 1")
     if mask_classes:
         _must_fit(name, mask_classes)
-    request = Request(name, Path(root), size, channels, split, seed, workers, count, mask_classes)
+    request = Request(
+        name=name,
+        root=Path(root),
+        size=size,
+        channels=channels,
+        split=split,
+        seed=seed,
+        workers=workers,
+        count=count,
+        mask_classes=mask_classes,
+        background=background,
+        max_pixels=max_pixels,
+    )
     source = DATASETS.get(name, from_path)(request)
     if count and count < source.count:
         source = _spread(source, count)
     planes = channels + source.masks
-    return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress)
+    return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress, skip_bad)
 
 
-def natural_channels(name: str) -> int:
-    """Channels that a set has of its own; a folder is judged by its first image.
+def natural_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PIXELS) -> int:
+    """Channels that a set has of its own; a folder is judged by its first good image.
 
     Raises ValueError for a name that does not exist, DataError and BadImage as `load_dataset`.
     """
@@ -178,8 +234,15 @@ def natural_channels(name: str) -> int:
         return 1 if name in ("mnist", "fashion-mnist") else 3
     path = Path(name)
     if path.is_dir():
-        images = path / "images" if is_pair_folder(path) else path
-        return decode(list_images(images)[0]).shape[2]
+        bad = []
+        for image in list_images(path / "images" if is_pair_folder(path) else path):
+            try:
+                return decode(image, max_pixels=max_pixels).shape[2]
+            except BadImage as error:
+                if not skip_bad:
+                    raise
+                bad.append(str(error))
+        raise DataError(f"{path}: {skipped(bad, len(bad))}")
     return open_file(path).pixels.shape[3]
 
 
@@ -209,7 +272,7 @@ def natural_classes(name: str) -> int:
 MASK_CLASSES = {"shapes": 4, "oxford-pets": 2, "voc": 21}  # the background is one of them
 
 
-def natural_mask_classes(name: str) -> int:
+def natural_mask_classes(name: str, *, skip_bad: bool = False) -> int:
     """Classes of pixels that the masks of a set hold; those of a folder are all looked at.
 
     Raises ValueError for a set that does not exist or has no masks, DataError and BadImage for
@@ -223,7 +286,7 @@ def natural_mask_classes(name: str) -> int:
             f"{name} has no masks; take {', '.join(MASK_CLASSES)}, or a folder that holds "
             "images/ and masks/"
         )
-    return count_classes(pairs_of(Path(name)))
+    return count_classes(pairs_of(Path(name)), skip_bad)
 
 
 def _must_fit(name: str, classes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,9 @@ WHITE: Color = (255, 255, 255)
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-_ORIENTATION = 0x0112  # EXIF tag
+_GRAY = ("1", "L", "LA", "La", "F")  # Pillow modes without color; those of 16 bits start with I
+_DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of PNG
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF tag; from this value on the sides change places
 
 
 class DataError(Exception):
@@ -31,11 +33,20 @@ class BadImage(DataError):
     """A file cannot be taken as an image; the line starts with its path."""
 
 
+class Header(NamedTuple):
+    """What the header of an image says: (H, W) of the upright image, and whether it has color."""
+
+    path: Path
+    size: tuple[int, int]
+    color: bool
+
+
 def list_images(folder: Path) -> list[Path]:
     """List the image files below a folder, by suffix, sorted by relative POSIX path.
 
-    Names that start with a dot are skipped; linked folders are followed, each folder once. Raises
-    DataError for a folder that is missing, unreadable or without images, and for dangling links.
+    Names that start with a dot are skipped; linked folders are followed, each folder once. What the
+    files hold is not looked at. Raises DataError for a folder that is missing, unreadable or
+    without images.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
@@ -46,13 +57,8 @@ def list_images(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            if not path.exists():
-                raise DataError(f"{path}: dangling link; remove it or restore its target")
-            found.append(path)
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     if not found:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise DataError(f"{folder}: holds no images ({kinds})")
@@ -68,17 +74,17 @@ def decode(
 ) -> np.ndarray:
     """Decode one image to grey levels on the [0, 255] scale, (H, W, C).
 
-    The result is uint8, or float32 where the file holds more than 8 bits of gray: 16-bit values are
-    divided by 257, float TIFF must lie in [0, 1] and is multiplied by 255. Of 16-bit color, and of
-    gray with alpha, Pillow reads the upper 8 bits, as color. EXIF orientation is applied; of
-    several frames the first is taken.
+    The result is uint8, or float32 where the file holds more than 8 bits: 16-bit values are divided
+    by 257, float TIFF must lie in [0, 1] and is multiplied by 255. (Of color TIFF of 16 bits
+    Pillow, the only reader here, gives the upper 8.) EXIF orientation is applied; of several frames
+    the first is taken.
 
     Args:
         path: PNG, JPEG, BMP, WebP or TIFF; what the bytes hold counts, not the suffix.
         channels: 1 (Rec. 601 luma), 3 (RGB), 4 (RGB and alpha), or None: 1 for gray files, 3 for
             color files.
         background: RGB color under transparent pixels, unless channels is 4.
-        max_pixels: limit on W·H, checked in the header. Pillow's own limit, `MAX_PIXELS`, stays.
+        max_pixels: limit on W·H, checked in the header.
 
     Raises:
         BadImage: whatever is wrong with the file.
@@ -105,9 +111,26 @@ def decode_indices(path: Path) -> np.ndarray:
 
 
 def check(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise BadImage where `decode` would; JPEG is decoded at an eighth of its size, for speed."""
+    with _opened(path, max_pixels) as image:
+        image.draft(None, (1, 1))
+        _pixels(image)
+
+
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read only the header of an image; raises BadImage for other formats and oversized images."""
-    with _opened(path, max_pixels):
-        pass
+    with _opened(path, max_pixels) as image:
+        width, height = image.size
+        turned = False
+        if image.format != "PNG" or "exif" in image.info:  # else Pillow would read all pixels
+            turned = _FIRST_TURNED <= _orientation(image) <= 8
+        color = image.mode not in _GRAY and not image.mode.startswith("I")
+    return Header(path, (width, height) if turned else (height, width), color)
+
+
+def skipped(bad: list[str], total: int) -> str:
+    """One line on bad images that were left out, each described by its error."""
+    return f"{len(bad)} of {total} images skipped as unreadable; the first: {bad[0]}"
 
 
 def convert_channels(
@@ -152,12 +175,20 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Image with its header read; every error inside the block becomes BadImage."""
     from PIL import Image, UnidentifiedImageError
 
+    Image.MAX_IMAGE_PIXELS = None  # one limit for the whole process; ours is set call by call
     try:
+        if path.is_symlink() and not path.exists():
+            raise ValueError("dangling link; remove it or restore its target")
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise ValueError("a directory or device, not a file")
         # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ValueError(f"{width} × {height} pixels, more than {max_pixels} allowed")
+                raise ValueError(
+                    f"{width} × {height} pixels, more than {max_pixels} allowed; "
+                    "--max-image-pixels sets the limit"
+                )
             yield image
     except UnidentifiedImageError:
         raise BadImage(f"{path}: not a readable PNG, JPEG, BMP, WebP or TIFF image") from None
@@ -168,48 +199,77 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """Pixels (H, W, C), upright, with as many channels as the file has: 1, 2 (alpha), 3 or 4."""
-    image.load()
-    image = _upright(image)
-    gray = image.mode in ("1", "L", "LA", "La")
-    if image.mode == "F":
-        return _scaled(np.asarray(image), 1, "a float image")
-    if image.mode.startswith("I"):
-        values = _scaled(np.asarray(image), 65535, "a 16-bit image")
-        if "transparency" not in image.info:
-            return values
-        opaque = np.asarray(image)[..., None] != image.info["transparency"]
-        return np.concatenate([values, opaque * np.float32(255)], axis=-1)
-    if image.has_transparency_data:
-        return np.asarray(image.convert("LA" if gray else "RGBA"))
-    return np.asarray(image.convert("L" if gray else "RGB")).reshape(*image.size[::-1], -1)
+    if image.format == "PNG" and image.mode in ("RGB", "RGBA") and _raw_mode(image) in _DEEP:
+        pixels = _with_key(_color_of_16_bits(image), image)
+    else:
+        image.load()
+        gray = image.mode in _GRAY
+        if image.mode == "F":
+            pixels = _scaled(np.asarray(image)[..., None], 1, "a float image")
+        elif image.mode.startswith("I"):
+            pixels = _with_key(np.asarray(image)[..., None], image)
+        elif image.has_transparency_data:
+            pixels = np.asarray(image.convert("LA" if gray else "RGBA"))
+        else:
+            pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    return _upright(pixels.reshape(*image.size[::-1], -1), _orientation(image))
+
+
+def _raw_mode(image: Image.Image) -> str:
+    return str(image.tile[0].args) if image.tile else ""
+
+
+def _color_of_16_bits(image: Image.Image) -> np.ndarray:
+    """All bits of a PNG of color or alpha, (H, W, C) uint16, of which Pillow would keep eight.
+
+    Pillow takes the first byte of each value of `RGB;16B`, and of `RGB;16L` the second; gray and
+    alpha of 16 bits are as long as four channels of eight.
+    """
+    from PIL import Image
+
+    file, raw = image.fp, _raw_mode(image)
+    if raw == "LA;16B":
+        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        return np.asarray(image).view(">u2")
+    first = np.asarray(image).astype(np.uint16)
+    file.seek(0)
+    with Image.open(file, formats=["PNG"]) as again:
+        again.tile = [tile._replace(args=raw.replace("16B", "16L")) for tile in again.tile]
+        return first << 8 | np.asarray(again)
+
+
+def _with_key(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """16-bit values on the [0, 255] scale, with an alpha plane if one color is transparent."""
+    scaled = _scaled(values, 65535, "a 16-bit image")
+    if "transparency" not in image.info:
+        return scaled
+    opaque = (values != image.info["transparency"]).any(-1, keepdims=True)
+    return np.concatenate([scaled, opaque * np.float32(255)], axis=-1)
 
 
 def _scaled(values: np.ndarray, white: int, what: str) -> np.ndarray:
-    """Values 0 … white as float32 (H, W, 1) on the [0, 255] scale; refused outside, and NaN."""
+    """Values 0 … white as float32 on the [0, 255] scale; refused outside, and NaN."""
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):  # NaN fails too
         raise ValueError(f"holds values {low} … {high}; {what} must lie in [0, {white}]")
-    return (values * (255 / white)).astype(np.float32)[..., None]
+    return (values * (255 / white)).astype(np.float32)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; EXIF data that cannot be read is taken as absent."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 … 8; EXIF data that cannot be read is taken as absent."""
     try:
-        turn = turns.get(image.getexif().get(_ORIENTATION))
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged tag says nothing about the pixels
-        return image
-    return image if turn is None else image.transpose(turn)
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the eight orientations of EXIF 2.32: transposed from 5 on, then mirrored."""
+    if _FIRST_TURNED <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _unreadable(error: OSError) -> None:

@@ -68,15 +68,21 @@ def pairs_of(folder: Path) -> Pairs:
     return Pairs([images[stem] for stem in stems], [masks[stem] for stem in stems])
 
 
-def count_classes(pairs: Pairs) -> int:
-    """One more than the highest index of all masks.
+def count_classes(pairs: Pairs, skip_bad: bool = False) -> int:
+    """One more than the highest index of all masks, or of those that can be read.
 
     Raises:
         DataError: masks of background alone.
+        BadImage: a mask that cannot be read, unless these are skipped.
     """
     highest = 0
     for path in pairs.masks:
-        mask = decode_indices(path)
+        try:
+            mask = decode_indices(path)
+        except BadImage:
+            if not skip_bad:
+                raise
+            continue
         highest = max(highest, int(mask.max(initial=0, where=mask != IGNORED)))
     if not highest:
         raise DataError(

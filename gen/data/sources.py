@@ -8,14 +8,25 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gen.data import shapes
-from gen.data.arrays import ArrayImages, open_array
-from gen.data.decode import BadImage, DataError, check, convert_channels, decode, list_images
+from gen.data.arrays import ArrayImages, checked_labels, open_array
+from gen.data.decode import (
+    MAX_PIXELS,
+    WHITE,
+    BadImage,
+    Color,
+    DataError,
+    check,
+    convert_channels,
+    decode,
+    list_images,
+)
 from gen.data.masks import IGNORED, Pairs, is_pair_folder, pairs_of
 
 SHAPES_COUNT = 20_000
@@ -31,7 +42,7 @@ class Source:
     read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
     labels: np.ndarray | None = None  # int64 (count,)
     classes: tuple[str, ...] = ()
-    check: Callable[[np.ndarray], None] = lambda indices: None  # cheap test that `read` will work
+    check: Callable[[np.ndarray], None] = lambda indices: None  # raises what `read` would
     masks: bool = False
 
 
@@ -48,6 +59,8 @@ class Request:
     workers: int
     count: int | None
     mask_classes: int = 0  # masks are read, and may hold indices below this; 0 reads none
+    background: Color = WHITE
+    max_pixels: int = MAX_PIXELS
 
 
 def fit(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
@@ -132,7 +145,8 @@ def _from_files(
         return np.stack(list(pool.map(read_one, indices))), None
 
     def check_all(indices: np.ndarray) -> None:
-        list(pool.map(check, [paths[index] for index in indices]))
+        look = partial(check, max_pixels=request.max_pixels)
+        list(pool.map(look, [paths[index] for index in indices]))
 
     return Source(name, len(paths), read, labels, classes, check_all)
 
@@ -142,7 +156,13 @@ def _pool(request: Request) -> ThreadPoolExecutor:
 
 
 def _decode(path: Path, request: Request) -> np.ndarray:
-    return np.rint(decode(path, channels=request.channels)).astype(np.uint8)
+    pixels = decode(
+        path,
+        channels=request.channels,
+        background=request.background,
+        max_pixels=request.max_pixels,
+    )
+    return np.rint(pixels).astype(np.uint8)
 
 
 def _from_pairs(name: str, pairs: Pairs, request: Request) -> Source:
@@ -179,7 +199,7 @@ def _from_array(
     rows, columns = height - array.pixels.shape[1], width - array.pixels.shape[2]
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, None]:
-        images = convert_channels(array.read(indices), request.channels)
+        images = convert_channels(array.read(indices), request.channels, request.background)
         if pad and rows >= 0 and columns >= 0:
             top, left = rows // 2, columns // 2
             margins = ((0, 0), (top, rows - top), (left, columns - left), (0, 0))
@@ -207,6 +227,15 @@ class _Torchvision:
     pad: bool = False
 
     def __call__(self, request: Request) -> Source:
+        try:
+            return self._read(request)
+        except Exception as error:  # URLError, OSError, ValueError, ModuleNotFoundError, …
+            raise DataError(
+                f"cannot read or download {request.name}: {' '.join(str(error).split())}; put "
+                f"{self.files} below {request.root} by hand, or name their folder (--data-root)"
+            ) from error
+
+    def _read(self, request: Request) -> Source:
         stored = self._open(request)
         if self.kind == "VOCSegmentation":
             images, masks = (list(map(Path, part)) for part in (stored.images, stored.targets))
@@ -223,9 +252,10 @@ class _Torchvision:
         elif self.kind in ("SVHN", "STL10"):
             pixels = pixels.transpose(0, 2, 3, 1)
         labels = stored.targets if hasattr(stored, "targets") else stored.labels
-        array = ArrayImages(pixels, (0, 255), np.asarray(labels, np.int64))
         # torchvision calls the digits "0 - zero" … in MNIST and nothing in SVHN.
         classes = tuple(name.split(" - ")[0] for name in getattr(stored, "classes", "0123456789"))
+        labels = checked_labels(np.asarray(labels), len(pixels), len(classes))
+        array = ArrayImages(pixels, (0, 255), labels)
         return _from_array(request.name, array, request, classes, self.pad)
 
     def _pairs(self, pairs: Pairs, request: Request) -> Source:
@@ -247,16 +277,10 @@ class _Torchvision:
             "OxfordIIITPet": {"split": "trainval" if train else "test"},
         }.get(self.kind, {"split": request.split})
         try:
-            try:
-                return kind(request.root, download=False, **split)
-            except RuntimeError:  # torchvision's word for "not there"
-                with contextlib.redirect_stdout(sys.stderr):
-                    return kind(request.root, download=True, **split)
-        except Exception as error:  # URLError, OSError, ValueError, ModuleNotFoundError, …
-            raise DataError(
-                f"cannot read or download {request.name}: {' '.join(str(error).split())}; put "
-                f"{self.files} below {request.root} by hand, or name their folder (--data-root)"
-            ) from error
+            return kind(request.root, download=False, **split)
+        except RuntimeError:  # torchvision's word for "not there"
+            with contextlib.redirect_stdout(sys.stderr):
+                return kind(request.root, download=True, **split)
 
 
 DATASETS: dict[str, Callable[[Request], Source]] = {

@@ -10,19 +10,29 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from gen.data.arrays import open_array
-from gen.data.decode import BadImage, DataError, check, convert_channels, decode, list_images
+from gen.data.decode import (
+    MAX_PIXELS,
+    WHITE,
+    BadImage,
+    Color,
+    DataError,
+    Header,
+    convert_channels,
+    decode,
+    list_images,
+    read_header,
+    skipped,
+)
 
 Size = tuple[int, int]
 _Result = TypeVar("_Result")
 _BATCH_VALUES = 2**22  # values of one batch: what is held at once, whatever the size of the set
 _MAX_BATCH = 256
-_GRAY = ("1", "L", "LA", "La", "F")  # Pillow modes without color; those of 16 bits start with I
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF tag; from this value on the sides change places
 
 
 @dataclass
@@ -91,6 +101,8 @@ class Selection:
         max_images: Take the first so many images, in the order of their names.
         workers: Decoding threads; 0 is one per processor, at most eight.
         skip_bad: Count unreadable files in the notes instead of raising.
+        background: Color under transparent pixels.
+        max_pixels: Larger images are bad images.
     """
 
     sheet: Sheet | None = None
@@ -99,12 +111,8 @@ class Selection:
     max_images: int | None = None
     workers: int = 0
     skip_bad: bool = False
-
-
-class _File(NamedTuple):
-    path: Path
-    size: Size
-    color: bool
+    background: Color = WHITE
+    max_pixels: int = MAX_PIXELS
 
 
 def open_stream(path: Path, selection: Selection | None = None) -> ImageStream:
@@ -112,7 +120,7 @@ def open_stream(path: Path, selection: Selection | None = None) -> ImageStream:
 
     Of mixed sizes the most frequent is taken (the first met among equals) and the others are
     noted. If any image of that size is in color, all are read as RGB, else all as gray; alpha is
-    composited on white.
+    composited on the background.
 
     Raises:
         DataError: The path is missing or holds no fitting images, or tiles do not fit.
@@ -143,7 +151,7 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
             part = pixels[start : start + step]
             if part.dtype != np.uint8:
                 part = (part.astype(np.float32) - low) * np.float32(255 / (high - low))
-            part = convert_channels(part, channels)
+            part = convert_channels(part, channels, selection.background)
             yield from (part,) if sheet is None else map(sheet.cut, part)
 
     return _stream(parts(), channels, sheet.tile if sheet else size, count, selection)
@@ -151,11 +159,13 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
 
 def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageStream:
     workers = selection.workers or min(os.cpu_count() or 1, 8)
-    headers = _in_order(_header, paths, workers, 64, selection.skip_bad)
-    files = [file for file in headers if file is not None]
-    bad, sheet = len(paths) - len(files), selection.sheet
+    look = partial(read_header, max_pixels=selection.max_pixels)
+    headers = list(_in_order(look, paths, workers, 64, selection.skip_bad))
+    files = [found for found in headers if isinstance(found, Header)]
+    bad = [found for found in headers if isinstance(found, str)]
     if not files:
-        raise DataError(f"{source}: none of {len(paths)} files can be read as an image")
+        raise DataError(f"{source}: {skipped(bad, len(paths))}")
+    sheet = selection.sheet
     sizes, notes = Counter(file.size for file in files), []
     size = sheet.tile if sheet else selection.size or sizes.most_common(1)[0][0]
     if sheet:
@@ -172,14 +182,19 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
     largest = max(height * width for _, (height, width), _ in files)
 
     def parts() -> Generator[np.ndarray, None, None]:
-        lost, turned = bad, 0
-        read = partial(decode, channels=channels)
+        turned = 0
+        read = partial(
+            decode,
+            channels=channels,
+            background=selection.background,
+            max_pixels=selection.max_pixels,
+        )
         ahead = min(4 * workers, _batch_size(largest * channels))
         images = _in_order(read, [f.path for f in files], workers, ahead, selection.skip_bad)
         try:
             for pixels in images:
-                if pixels is None:
-                    lost += 1
+                if isinstance(pixels, str):
+                    bad.append(pixels)
                 elif sheet:
                     yield sheet.cut(pixels)
                 elif pixels.shape[:2] == size:
@@ -187,7 +202,7 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
                 else:  # turned by an EXIF tag that stands behind the pixels
                     turned += 1
         finally:
-            notes.extend([f"{lost} unreadable files skipped"] if lost else [])
+            notes.extend([skipped(bad, len(paths))] if bad else [])
             notes.extend([f"{turned} images of another orientation left out"] if turned else [])
 
     return _stream(parts(), channels, size, count, selection, notes)
@@ -231,15 +246,18 @@ def _stream(
 
 def _in_order(
     function: Callable[[Path], _Result], paths: list[Path], workers: int, ahead: int, skip_bad: bool
-) -> Iterator[_Result | None]:
-    """Yield results of threads in the order of `paths`, few ahead; None for bad images to skip."""
+) -> Iterator[_Result | str]:
+    """Yield results of threads in the order of `paths`, few ahead; what is wrong with a bad image.
 
-    def guarded(path: Path) -> _Result | None:
+    Raises BadImage unless bad images are skipped.
+    """
+
+    def guarded(path: Path) -> _Result | str:
         try:
             return function(path)
-        except BadImage:
+        except BadImage as error:
             if skip_bad:
-                return None
+                return str(error)
             raise
 
     with ThreadPoolExecutor(workers, "decode") as pool:
@@ -250,23 +268,6 @@ def _in_order(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _header(path: Path) -> _File:
-    """Size of the upright image, and whether it is in color, from the file's header alone."""
-    check(path)
-    from PIL import Image
-
-    with path.open("rb") as file, Image.open(file) as image:
-        width, height = image.size
-        turned = False
-        if image.format != "PNG" or "exif" in image.info:  # else Pillow would read all pixels
-            try:
-                turned = image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            except Exception:  # a damaged tag says nothing about the pixels
-                turned = False
-        color = image.mode not in _GRAY and not image.mode.startswith("I")
-    return _File(path, (width, height) if turned else (height, width), color)
 
 
 def _count_tiles(path: Path, size: Size, sheet: Sheet | None) -> int:

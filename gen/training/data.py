@@ -22,12 +22,14 @@ VALIDATION = 256
 
 def fit_to_data(run: RunConfig) -> RunConfig:
     """The run with as many channels as its data have, and classes where they matter."""
+    skip, limit = run.data.on_bad_image == "skip", run.data.max_image_pixels
     if not run.model.channels:
-        run = run.with_networks(channels=natural_channels(run.data.data))
+        channels = natural_channels(run.data.data, skip_bad=skip, max_pixels=limit)
+        run = run.with_networks(channels=channels)
     if getattr(run.model, "conditional", False):
         run = run.with_networks(classes=natural_classes(run.data.data))
     if isinstance(run.model, SegmenterConfig) and not run.model.classes:
-        run = run.with_networks(classes=natural_mask_classes(run.data.data))
+        run = run.with_networks(classes=natural_mask_classes(run.data.data, skip_bad=skip))
     return run
 
 
@@ -41,10 +43,11 @@ def open_dataset(config: RunConfig) -> Dataset:
     """
     check_batch_size(config.training.batch_size)
     dataset = _load(config)
-    if config.training.batch_size > len(dataset):
+    if config.training.batch_size > (count := len(dataset)):
+        mend = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
         raise ValueError(
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
-            f"{len(dataset)} images; use --batch-size {len(dataset)} or less"
+            f"{count} image{'s' * (count > 1)}; {mend}"
         )
     counts = distributed.gather(len(dataset))
     if len(set(counts)) > 1:
@@ -81,6 +84,9 @@ def _load(config: RunConfig, **part: Any) -> Dataset:
             channels=config.model.channels,
             workers=config.data.workers,
             mask_classes=config.model.mask_classes,
+            skip_bad=config.data.on_bad_image == "skip",
+            background=config.data.background,
+            max_pixels=config.data.max_image_pixels,
             on_progress=show,
             **part,
         )

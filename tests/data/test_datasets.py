@@ -2,6 +2,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 from gen.data import shapes
-from gen.data.datasets import DATASETS, BadImage, DataError, load_dataset
+from gen.data.arrays import _memory
+from gen.data.datasets import DATASETS, BadImage, DataError, load_dataset, natural_channels
+from gen.data.sampler import batches
 from gen.data.sources import fit
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -254,6 +257,71 @@ def test_a_file_that_is_no_image_is_named_before_training(folder, memory_limit):
         load(folder, memory_limit=memory_limit)
 
 
+@pytest.mark.parametrize("memory_limit", [0, 1 << 30])
+def test_a_truncated_file_is_named_before_training(folder, memory_limit):
+    path = folder / "cat" / "aa.png"
+    data = save(path, random_images(40, 40, 3)).read_bytes()
+    path.write_bytes(data[: len(data) // 2])  # its header is whole
+    with pytest.raises(BadImage, match=r"cat/aa\.png: "):
+        load(folder, memory_limit=memory_limit)
+
+
+@pytest.mark.parametrize("memory_limit", [0, 1 << 30])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_skipping_bad_images_equals_a_set_without_them(tmp_path, memory_limit, workers):
+    """Pixels, labels, order and mirroring are functions of the good images alone."""
+    for index, image in enumerate(random_images(30, 8, 8, 3)):
+        for name in ("mixed", "clean"):
+            save(tmp_path / name / f"class{index % 3}" / f"{index:02d}.png", image)
+    for place in ("class0/000.png", "class0/99.jpg", "class1/13a.png"):
+        (tmp_path / "mixed" / place).write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "mixed" / "class2" / "zz.png").symlink_to(tmp_path / "nowhere")
+    mixed, clean = (
+        load(tmp_path / n, memory_limit=memory_limit, workers=workers, skip_bad=n == "mixed")
+        for n in ("mixed", "clean")
+    )
+    assert (len(mixed), mixed.classes) == (len(clean), clean.classes) == (30, clean.classes)
+    assert not clean.notes and len(mixed.notes) == 1
+    assert mixed.notes[0].startswith("4 of 34 images skipped as unreadable; the first: ")
+    assert "class0/000.png: not a readable PNG" in mixed.notes[0]
+    streams = [batches(s, batch_size=7, seed=5, flip=True) for s in (mixed, clean)]
+    for _, ours, theirs in zip(range(9), *streams, strict=False):
+        np.testing.assert_array_equal(ours.images, theirs.images)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+    for stream in streams:
+        stream.close()
+
+
+def test_nothing_but_bad_images_is_an_error(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_text("no image")
+    with pytest.raises(DataError, match=r"2 of 2 images skipped as unreadable; .*a\.png: not a"):
+        load(tmp_path, skip_bad=True)
+    with pytest.raises(DataError, match="2 of 2 images"):
+        natural_channels(str(tmp_path), skip_bad=True)
+
+
+def test_channels_are_those_of_the_first_good_image(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    save(tmp_path / "b.png", np.zeros((8, 8), np.uint8))
+    save(tmp_path / "c.png", np.zeros((8, 8, 3), np.uint8))
+    assert natural_channels(str(tmp_path), skip_bad=True) == 1
+    with pytest.raises(BadImage, match=r"a\.png"):
+        natural_channels(str(tmp_path))
+
+
+def test_background_and_size_limit_reach_files_and_arrays(tmp_path):
+    clear = np.full((2, 8, 8, 4), (9, 9, 9, 0), np.uint8)
+    save(tmp_path / "set" / "a.png", clear[0])
+    np.save(tmp_path / "a.npy", clear)
+    for path in (tmp_path / "set", tmp_path / "a.npy"):
+        images = load(path, background=(1, 2, 3)).fetch([0]).images
+        assert images[0].amax((1, 2)).tolist() == [1, 2, 3]
+    for memory_limit in (0, 1 << 30):
+        with pytest.raises(BadImage, match="8 × 8 pixels, more than 63 allowed"):
+            load(tmp_path / "set", max_pixels=63, memory_limit=memory_limit)
+
+
 def test_progress_counts_up_to_the_end(tmp_path):
     for index in range(300):
         save(tmp_path / f"{index}.png", np.zeros((8, 8), np.uint8))
@@ -318,6 +386,7 @@ def test_labels_of_an_npz(tmp_path):
         ({"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))}, "holds arrays a, b; call one"),
         ({"x": np.zeros((4, 8, 8)), "labels": np.zeros(3, int)}, "labels must be 4 integers"),
         ({"x": np.zeros((4, 8, 8)), "labels": np.full(4, -1)}, "labels must be 4 integers"),
+        ({"x": np.zeros((4, 8, 8)), "labels": np.full(4, 10**12)}, "integers from 0 to 65535"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, arrays, message):
@@ -325,6 +394,29 @@ def test_other_arrays_are_refused(tmp_path, arrays, message):
     with pytest.raises(DataError, match=message) as caught:
         load(tmp_path / "a.npz")
     assert str(caught.value).startswith(f"{tmp_path / 'a.npz'}: ")
+
+
+def test_an_archive_that_inflates_beyond_memory_is_refused(tmp_path, monkeypatch):
+    """A zip of 50 kB that holds 50 MB; refused by what its directory says, not by trying."""
+    monkeypatch.setattr("gen.data.arrays._memory", lambda: 60_000_000)
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, np.zeros((50, 1000, 1000), np.uint8))
+    assert path.stat().st_size < 60_000
+    with pytest.raises(DataError, match=r"bomb.npz: arr_0 unpacks to 50,000,128 bytes, .*as .npy"):
+        load(path)
+    np.savez_compressed(path, np.zeros((29, 1000, 1000), np.uint8))
+    assert len(load(path)) == 29
+
+
+def test_the_memory_of_this_machine_is_known():
+    assert 1 << 28 < _memory() < 1 << 50
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images", b"hello")
+    with pytest.raises(DataError, match="images is no array"):
+        load(tmp_path / "a.npz")
 
 
 def test_one_nan_late_in_a_large_array_is_seen(tmp_path, monkeypatch):
