@@ -346,16 +346,16 @@ def test_a_process_from_another_directory(checkered, tmp_path):
     assert result.stderr.count("\n") == 1  # no progress bar where there is no terminal
 
 
-def test_an_interrupt_ends_in_one_line(clean, tmp_path):
-    """A pipe among the images holds the process where the signal is to meet it."""
-    os.mkfifo(tmp_path / "a.png")
+def test_an_interrupt_ends_in_one_line(tmp_path):
+    """A pipe in place of numbers holds the process where the signal is to meet it."""
+    os.mkfifo(tmp_path / "a.json")
     process = subprocess.Popen(
-        [sys.executable, "analyze.py", "images", str(tmp_path)],
+        [sys.executable, "analyze.py", "compare", str(tmp_path / "a.json")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
-    with (tmp_path / "a.png").open("wb"):  # opens when the process reads
+    with (tmp_path / "a.json").open("wb"):  # opens when the process reads
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
     assert process.communicate(timeout=30)[1].splitlines()[-1] == "Interrupted."
