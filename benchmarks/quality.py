@@ -109,7 +109,8 @@ def test_negative_elbo(run: Path, root: Path) -> float:
     for start in range(0, len(test), 500):
         batch = test.fetch(range(start, start + 500))
         batch = dataclasses.replace(batch, images=to_float(batch.images))
-        total += float(sum(objective.negative_elbo(batch))) * len(batch.images)
+        nll, dimensions = objective.negative_elbo(batch)
+        total += float(nll + dimensions.sum()) * len(batch.images)
     return total / len(test)
 
 

@@ -240,7 +240,30 @@ class ObjectiveConfig(Checked):
 
 
 @dataclass(frozen=True)
-class GANConfig(ObjectiveConfig):
+class AdversarialObjective(ObjectiveConfig):
+    """What is trained against a discriminator."""
+
+    @property
+    def prices_slopes(self) -> bool:
+        """Whether the loss has a gradient penalty."""
+        return False
+
+    def fit(self, networks: ModelConfig) -> ModelConfig:
+        """Settle batch norm, which makes an image's slope depend on the rest of the batch."""
+        networks = super().fit(networks)
+        if networks.batch_norm == "auto":
+            off = self.prices_slopes or networks.spectral_norm
+            return dataclasses.replace(networks, batch_norm="off" if off else "on")
+        if networks.batch_norm == "on" and self.prices_slopes:
+            raise ValueError(
+                "batch_norm is on; loss wgan-gp and r1 ask for each image's own slope, so it must "
+                "be off or auto"
+            )
+        return networks
+
+
+@dataclass(frozen=True)
+class GANConfig(AdversarialObjective):
     """The adversarial objective."""
 
     loss: str = option("nonsaturating", "GAN loss", choices=GAN_LOSSES)
@@ -260,19 +283,10 @@ class GANConfig(ObjectiveConfig):
         if not self.critic_steps:
             object.__setattr__(self, "critic_steps", 5 if self.loss == "wgan-gp" else 1)
 
-    def fit(self, networks: ModelConfig) -> ModelConfig:
-        """Settle batch norm, which makes an image's slope depend on the rest of the batch."""
-        networks = super().fit(networks)
-        penalized = self.loss == "wgan-gp" or self.r1 > 0
-        if networks.batch_norm == "auto":
-            off = penalized or networks.spectral_norm
-            return dataclasses.replace(networks, batch_norm="off" if off else "on")
-        if networks.batch_norm == "on" and penalized:
-            raise ValueError(
-                "batch_norm is on; loss wgan-gp and r1 ask for each image's own slope, so it must "
-                "be off or auto"
-            )
-        return networks
+    @property
+    def prices_slopes(self) -> bool:
+        """Whether the loss has a gradient penalty."""
+        return self.loss == "wgan-gp" or self.r1 > 0
 
 
 @dataclass(frozen=True)
@@ -283,9 +297,30 @@ class VAEConfig(ObjectiveConfig):
         "bernoulli", "p(x|z); gaussian fits its one variance", choices=("bernoulli", "gaussian")
     )
     beta: float = option(1.0, "weight of KL, per image against summed likelihood", low=0, high=1e6)
+    free_bits: float = option(
+        0.0, "KL per latent dimension below which it costs the same", unit="nats", low=0, high=100
+    )
     warmup: int = option(0, "beta rises linearly from 0 over this many", unit="steps", low=0)
     lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
     grid_penalty: float = grid_penalty()
+
+
+@dataclass(frozen=True)
+class VAEGANConfig(AdversarialObjective):
+    """The evidence lower bound in the discriminator's eyes, and the adversarial objective."""
+
+    beta: float = option(1.0, "weight of KL, per image", low=0, high=1e6)
+    gamma: float = option(1e-2, "decoder's weight of likeness against deceit", low=0, high=1e6)
+    lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
+    beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
+    beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
+    grid_penalty: float = grid_penalty()
+
+    def fit(self, networks: ModelConfig) -> ModelConfig:
+        """Refuse classes."""
+        if networks.conditional:
+            raise ValueError("conditional is on; vaegan learns no classes, dcgan and vae do")
+        return super().fit(networks)
 
 
 @dataclass(frozen=True)
@@ -337,6 +372,12 @@ MODELS: dict[str, ModelKind] = {
         VAEConfig,
         "Train a convolutional VAE (Kingma and Welling 2014).",
         {"latent": 20, "batch_size": 128},
+    ),
+    "vaegan": ModelKind(
+        AdversarialConfig,
+        VAEGANConfig,
+        "Train a VAE judged by a GAN's discriminator (Larsen et al. 2016).",
+        {"latent": 64},
     ),
     "unet": ModelKind(
         SegmenterConfig,

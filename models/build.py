@@ -45,6 +45,10 @@ def _dcgan(config: Any) -> dict[str, nn.Module]:
     }
 
 
+def _vaegan(config: Any) -> dict[str, nn.Module]:
+    return {**_vae(config), "discriminator": _discriminator(config)}
+
+
 def _vae(config: Any) -> dict[str, nn.Module]:
     return {
         "encoder": Encoder(
@@ -70,6 +74,7 @@ def _fcn(config: Any) -> dict[str, nn.Module]:
 MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
     "dcgan": _dcgan,
     "vae": _vae,
+    "vaegan": _vaegan,
     "unet": _unet,
     "fcn": _fcn,
 }

@@ -55,7 +55,7 @@ def small_dataset():
     return load_dataset("shapes", root="data", size=(16, 16), channels=3, count=64)
 
 
-@pytest.fixture(scope="session", params=["dcgan", "vae"])
+@pytest.fixture(scope="session", params=["dcgan", "vae", "vaegan"])
 def finished_run(request, tmp_path_factory, small_dataset):
     """(model, run directory) of a run that came to its end."""
     from gen.training.loop import Trainer

@@ -99,8 +99,11 @@ LIKELIHOODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, 1)) in nats per image; inputs (B, Z) (Kingma and Welling 2014, app. B)."""
-    return (mean.square() + log_variance.exp() - 1 - log_variance).sum() / (2 * len(mean))
+    """KL(N(μ, σ²) ‖ N(0, 1)) of each dimension, (B, Z) → (Z,) nats, averaged over the batch.
+
+    Kingma and Welling 2014, appendix B.
+    """
+    return (mean.square() + log_variance.exp() - 1 - log_variance).mean(0) / 2
 
 
 def reparametrize(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.config import GANConfig, RunConfig, SegmentationConfig, VAEConfig
+from gen.config import GANConfig, RunConfig, SegmentationConfig, VAEConfig, VAEGANConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
@@ -146,14 +147,15 @@ class VAE:
         self.conditional = bool(self.decoder.classes)
         self.nll = LIKELIHOODS[config.likelihood]
         self.penalty = GridPenalty(self.decoder, config.grid_penalty)
-        self.beta, self.warmup = config.beta, config.warmup
+        self.beta, self.warmup, self.free_bits = config.beta, config.warmup, config.free_bits
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
 
     def negative_elbo(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """−log p(x|z) with one sample of z, and KL(q(z|x)‖p(z)); nats per image, batch mean.
+        """−log p(x|z) with one sample of z, and KL(q(z|x)‖p(z)) per dimension (Z,).
 
-        All are conditional on the labels where the networks are (Sohn et al. 2015, equation 4).
+        In nats, means over the batch; all are conditional on the labels where the networks are
+        (Sohn et al. 2015, equation 4).
         """
         labels = batch.labels if self.conditional else None
         mean, log_variance = (part.float() for part in self.encoder(batch.images, labels))
@@ -161,22 +163,110 @@ class VAE:
         return self.nll(logits, batch.images), kl_divergence(mean, log_variance)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """−log p(x|z) + β·KL, β rising linearly during warm-up."""
-        nll, kl = self.negative_elbo(batch)
+        """−log p(x|z) + β·Σⱼ max(λ, KLⱼ), β rising linearly during warm-up.
+
+        Each dimension j has λ nats free (Kingma et al. 2016, equation 15).
+        """
+        nll, dimensions = self.negative_elbo(batch)
         beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
-        loss = nll + beta * kl
+        loss = nll + beta * dimensions.clamp_min(self.free_bits).sum()
+        kl = dimensions.sum()
         seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
         return self.penalty.add(loss, {name: value.detach() for name, value in seen.items()})
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        seen = inspect_samples(averaged["decoder"])
-        images = held.images[: PREVIEW // 2]
-        labels = held.labels[: len(images)] if self.conditional else None
-        mean, _ = averaged["encoder"](images, labels)
-        pairs = torch.stack([images, averaged["decoder"](mean, labels)], dim=1)  # (B, 2, C, H, W)
-        seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
-        return seen
+        return inspect_autoencoder(averaged, held.images, held.labels if self.conditional else None)
+
+
+class VAEGAN:
+    """A VAE whose likeness is judged by a discriminator's features (Larsen et al. 2016).
+
+    Algorithm 1: the encoder lowers KL + L, the decoder γ·L and the discriminator's success, L being
+    −log p(φ(x)|z) under a Gaussian of unit variance over the features φ that the discriminator's
+    last linear layer sees. Reconstructions and samples pass the decoder as one batch, so that its
+    batch norm knows one distribution, in training as in sampling.
+    """
+
+    averaged = ("encoder", "decoder")
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: VAEGANConfig) -> None:
+        self.modules = modules
+        self.encoder, self.decoder = modules["encoder"], modules["decoder"]
+        self.discriminator = modules["discriminator"]
+        self.penalty = GridPenalty(self.decoder, config.grid_penalty)
+        self.beta, self.gamma = config.beta, config.gamma
+        losses = {
+            "encoder": self.encoder_loss,
+            "decoder": self.decoder_loss,
+            "discriminator": self.discriminator_loss,
+        }
+        betas = (config.beta1, config.beta2)
+        self.phases = tuple(
+            Phase(name, _adam(modules[name].parameters(), config.lr, betas), loss)
+            for name, loss in losses.items()
+        )
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents drawn from the posterior (B, Z), and KL per dimension (Z,)."""
+        mean, log_variance = (part.float() for part in self.encoder(images))
+        return reparametrize(mean, log_variance), kl_divergence(mean, log_variance)
+
+    def unlikeness(self, features: Tensor, images: Tensor) -> Tensor:
+        """L in nats per image, without its constant; features (B, F) of reconstructions."""
+        wanted = self.discriminator.trunk(images).float()
+        return (features.float() - wanted).square().sum() / (2 * len(images))
+
+    def decode(self, images: Tensor) -> Tensor:
+        """Reconstructions, then as many samples (2B, C, H, W)."""
+        latents, _ = self.encode(images)
+        return self.decoder(torch.cat([latents, torch.randn_like(latents)]))
+
+    def encoder_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """L + β·KL."""
+        latents, dimensions = self.encode(batch.images)
+        features = self.discriminator.trunk(self.decoder(latents))
+        nll, kl = self.unlikeness(features, batch.images), dimensions.sum()
+        loss = nll + self.beta * kl
+        seen = {"vae/nll": nll, "vae/kl": kl, "loss/encoder": loss}
+        return loss, {name: value.detach() for name, value in seen.items()}
+
+    def decoder_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """γ·L − log D(reconstructions) − log D(samples): the form that does not saturate."""
+        features = self.discriminator.trunk(self.decode(batch.images))
+        logits = self.discriminator.head(features).float()
+        deceit = 2 * GAN_LOSSES["nonsaturating"].generator(logits)
+        count = len(batch.images)
+        loss = self.gamma * self.unlikeness(features[:count], batch.images) + deceit
+        return self.penalty.add(loss, {"loss/decoder": loss.detach()})
+
+    def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """−log D(x) − log(1 − D(reconstructions)) − log(1 − D(samples))."""
+        real = self.discriminator(batch.images).float()
+        fake = self.discriminator(self.decode(batch.images)).float()
+        loss = F.softplus(-real).mean() + 2 * F.softplus(fake).mean()
+        return loss, {
+            "loss/discriminator": loss.detach(),
+            "d/real": real.detach().sigmoid().mean(),
+            "d/fake": fake.detach().sigmoid().mean(),
+        }
+
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """Samples, their grid, and images beside reconstructions from their posterior means."""
+        return inspect_autoencoder(averaged, held.images)
+
+
+def inspect_autoencoder(
+    averaged: Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None
+) -> Inspection:
+    """Samples, their grid, and images beside reconstructions from their posterior means."""
+    seen = inspect_samples(averaged["decoder"])
+    few = images[: PREVIEW // 2]
+    labels = None if labels is None else labels[: len(few)]
+    mean, _ = averaged["encoder"](few, labels)
+    pairs = torch.stack([few, averaged["decoder"](mean, labels)], dim=1)  # (B, 2, C, H, W)
+    seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
+    return seen
 
 
 class Segmentation:
@@ -203,6 +293,7 @@ class Segmentation:
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "dcgan": GAN,
     "vae": VAE,
+    "vaegan": VAEGAN,
     "unet": Segmentation,
     "fcn": Segmentation,
 }

@@ -1,7 +1,10 @@
 """Losses, penalties and rhythms of the two players, in real steps of the real loop."""
 
+import math
+
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from gen.config import RunConfig
 from gen.training.loop import Trainer, train_step
@@ -9,9 +12,9 @@ from gen.training.losses import slopes
 from tests.conftest import small_config
 
 
-def trained(dataset, folder, steps, networks=None, objective=None, **training):
+def trained(dataset, folder, steps, networks=None, objective=None, model="dcgan", **training):
     """A trainer after some steps, and the metrics of each."""
-    config = small_config("dcgan", networks, {"lr": 2e-3, **(objective or {})}, **training)
+    config = small_config(model, networks, {"lr": 2e-3, **(objective or {})}, **training)
     trainer = Trainer(config, dataset, folder)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bf16")
     seen = []
@@ -92,3 +95,43 @@ def test_what_a_penalty_asks_of_the_networks_is_settled():
     for objective in ({"r1": 1.0}, {"loss": "wgan-gp"}):
         with pytest.raises(ValueError, match="batch_norm is on"):
             settled({"batch_norm": "on"}, **objective)
+
+
+def test_vaegan_steps_are_those_of_algorithm_1(small_dataset, tmp_path):
+    """Larsen et al. 2016, written out with log and exp, on the same noise."""
+    trainer, _ = trained(small_dataset, tmp_path, 3, model="vaegan", objective={"gamma": 0.25})
+    encoder, decoder, critic = (trainer.modules[n] for n in ("encoder", "decoder", "discriminator"))
+    batch = trainer.to_device(small_dataset.fetch(range(8)))
+
+    def noise():
+        torch.manual_seed(1)
+        return torch.randn(8, 6), torch.randn(8, 6)
+
+    with torch.no_grad():
+        mean, log_variance = encoder(batch.images)
+        posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)
+        kl = kl_divergence(posterior, prior).sum(1).mean()
+        drawn = mean + noise()[0] * posterior.scale
+        both = decoder(torch.cat([drawn, noise()[1]]))
+
+        def unlikeness(images):
+            nll = -Normal(critic.trunk(batch.images), 1.0).log_prob(critic.trunk(images)[:8])
+            return (nll - math.log(2 * math.pi) / 2).sum(1).mean()
+
+        fake, real = critic(both).sigmoid(), critic(batch.images).sigmoid()
+        judged = real.log().mean() + (1 - fake[:8]).log().mean() + (1 - fake[8:]).log().mean()
+        deceit = -fake[:8].log().mean() - fake[8:].log().mean()
+        expected = {
+            "encoder": unlikeness(decoder(drawn)) + kl,
+            "decoder": 0.25 * unlikeness(both) + deceit,
+            "discriminator": -judged,
+        }
+    for phase in trainer.objective.phases:
+        noise()
+        torch.manual_seed(1)
+        torch.testing.assert_close(phase.loss(batch, 0)[0].detach(), expected[phase.name])
+
+
+def test_vaegan_refuses_classes_in_one_line():
+    with pytest.raises(ValueError, match="conditional is on; vaegan learns no classes"):
+        small_config("vaegan", {"conditional": True})
