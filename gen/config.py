@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -74,7 +75,7 @@ class Checked:
                 object.__setattr__(self, field.name, value := tuple(value))
             if not _has_type(value, hints[field.name]):
                 wanted = getattr(hints[field.name], "__name__", hints[field.name])
-                raise ValueError(f"{field.name} is {value!r}; must be of type {wanted}")
+                raise ValueError(f"{field.name} is {reprlib.repr(value)}; must be of type {wanted}")
             demand = _violation(value, field.metadata) if field.metadata else None
             if demand:
                 between = "x" if field.name == "size" else ","
@@ -409,8 +410,9 @@ class RunConfig:
     @staticmethod
     def sections(model: str) -> dict[str, type[Checked]]:
         """Section name → its dataclass, for one model."""
-        if model not in MODELS:
-            raise ValueError(f"model is {model!r}; must be one of {', '.join(MODELS)}")
+        if not isinstance(model, str) or model not in MODELS:
+            names = ", ".join(MODELS)
+            raise ValueError(f"model is {reprlib.repr(model)}; must be one of {names}")
         return {
             "model": MODELS[model].networks,
             "data": DataConfig,

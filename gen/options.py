@@ -13,6 +13,7 @@ import click
 
 from gen import distributed
 from gen.config import Checked
+from gen.signals import interruptible
 
 
 class Size(click.ParamType):
@@ -134,14 +135,14 @@ class Command(click.Command):
         """Run, with all processes that torchrun started; what goes wrong is one line and a code."""
         debug = ctx.params.pop("debug", False)
         try:
-            with distributed.joined():
+            with interruptible(), distributed.joined():
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not distributed.started_as():
                 click.echo("Interrupted.", err=True)
-            sys.exit(130)
+            sys.exit(128 + error.args[0] if error.args else 130)
         except Exception as error:
             if debug:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from .dcgan import Discriminator
@@ -80,10 +81,24 @@ MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
 }
 
 
+MOST_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gradients and Adam
+
+
 def build_modules(config: Any) -> dict[str, nn.Module]:
     """The initialised networks of `config.model`, by the names a checkpoint knows them by.
 
     `config` is the model's section of a run, of the class that `gen.config.MODELS` names. Weights
     are drawn from torch's global RNG.
+
+    Raises:
+        ValueError: more weights than any memory holds; found out before any is taken.
     """
+    with torch.device("meta"):  # shapes without memory
+        shapes = MODELS[config.model](config).values()
+    weights = sum(weight.numel() for module in shapes for weight in module.parameters())
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"the networks would have {weights:.1e} weights, and {MOST_WEIGHTS:.0e} is the most; "
+            "take a smaller width, latent or size"
+        )
     return MODELS[config.model](config)

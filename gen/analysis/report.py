@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.analysis.results import SIGNIFICANT
 from gen.files import write_atomically
+from gen.signals import uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,17 +84,18 @@ def write_report(
         ValueError: The folder holds files of others.
     """
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     pictures, samples = draw_pictures(measurement), draw_thumbnails(thumbnails)
-    for old in folder.iterdir():
-        if _OURS.fullmatch(old.name):
-            old.unlink()
-    for picture in (*pictures, *samples, *(p for *_, extra in more for p in extra)):
-        write_atomically(folder / picture.name, picture.png)
     plain = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
-    write_atomically(folder / "measurement.json", f"{plain}\n".encode())
     page = render(measurement, pictures, samples, title, command, more)
-    write_atomically(folder / "index.html", page.encode())
+    with uninterrupted():  # a report is there as a whole or not at all
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if _OURS.fullmatch(old.name):
+                old.unlink()
+        for picture in (*pictures, *samples, *(p for *_, extra in more for p in extra)):
+            write_atomically(folder / picture.name, picture.png)
+        write_atomically(folder / "measurement.json", f"{plain}\n".encode())
+        write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"
 
 

@@ -58,7 +58,7 @@ class Events:
     stderr says so, and it goes on without.
     """
 
-    def __init__(self, folder: Path, start_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -67,9 +67,9 @@ class Events:
         self.file: Any = (folder / name).open("wb")
         self.records = RecordWriter(self.file)
         self._write(Event(file_version="brain.Event:2"))
-        if start_step:  # events of a run that is resumed hold up to this step
-            log = SessionLog(status=SessionLog.START)
-            self._write(Event(step=start_step + 1, session_log=log))
+        # Of a run that is resumed, what was written for this step and those after it holds no more.
+        log = SessionLog(status=SessionLog.START)
+        self._write(Event(step=first_step, session_log=log))
 
     def add(self, step: int, *summaries: Any) -> None:
         """Add summaries, as `torch.utils.tensorboard.summary` makes them."""
@@ -103,16 +103,16 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 class RunLog:
-    """Writes into one run directory; rows past `start_step` (of a run that was resumed) go."""
+    """Writes into one run directory; of a run that is resumed, rows from `first_step` on go."""
 
-    def __init__(self, folder: Path, start_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int) -> None:
         self.folder = folder
         (folder / "samples").mkdir(exist_ok=True)
         self.rows = folder / "metrics.jsonl"
         if self.rows.exists():
-            kept = [row for row in read_rows(self.rows) if row.get("step", 0) <= start_step]
+            kept = [row for row in read_rows(self.rows) if row.get("step", 0) < first_step]
             write_atomically(self.rows, b"".join(map(_line, kept)))
-        self.events = Events(folder, start_step)
+        self.events = Events(folder, first_step)
 
     def metrics(self, step: int, values: dict[str, float], warnings: Sequence[str] = ()) -> None:
         """Append one row and one event per value; warnings as `"warnings": [...]` and as text.

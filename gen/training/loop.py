@@ -146,9 +146,10 @@ class Trainer(State):
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
         write_atomically(self.folder / "config.json", text.encode())
         write_status(self.folder, "running", self.step)
+        first = self.step + 1 if self.step else 0  # the first step that is logged: 0 always is
         try:
             with (
-                contextlib.closing(RunLog(self.folder, self.step)) as log,
+                contextlib.closing(RunLog(self.folder, first)) as log,
                 contextlib.closing(Progress(self.config.training.steps, self.step, "step")) as bar,
             ):
                 number = self.train(caught, log, bar)
