@@ -77,7 +77,8 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
         record |= {name: options.get(name) for name in LATENT}
         say(write_images(images, targets, record, batch_size))
     except Stopped as stopped:
-        say(f"{stopped}; the same command goes on")
+        kept = "the same command goes on" if targets.outdir else "nothing was written"
+        say(f"{stopped}; {kept}")
         sys.exit(128 + stopped.signal)
 
 

@@ -42,7 +42,8 @@ class Seeds(click.ParamType):
         parts = str(value).split(",")
         for part in parts:
             first, dash, last = part.strip().partition("-")
-            if not (first.isascii() and first.isdigit() and (last.isdigit() if dash else not last)):
+            numbers = (first, last) if dash else (first,)
+            if not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
                 self.fail(f"{value!r}; write seeds as 7, 0-63 or 0-3,8", param, ctx)
             low, high = int(first), int(last or first)
             if high < low or high >= 2**63:

@@ -1,6 +1,7 @@
 """Where samples go: a folder that can be continued, an array, pictures; real signals and kills."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -113,7 +115,11 @@ def test_an_interrupted_process_is_continued_to_the_same_bytes(
         process.kill()
     assert process.returncode == code
     if code > 0:
-        assert said.count("\n") == 1 and "the same command goes on" in said
+        assert (
+            said.count("\n") == 1
+            and said.startswith("Stopped at image")
+            and "the same command goes on" in said
+        )
         assert not list(folder.glob(".*"))
     for path in folder.glob("*.png"):  # whatever stands there under its name is whole
         pixels_of(path)
@@ -135,7 +141,7 @@ def test_an_interrupted_array_leaves_the_old_one(finished_run, tmp_path):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        assert "nothing was written" in process.communicate(timeout=60)[1]
     finally:
         process.kill()
     assert process.returncode == 143
@@ -165,6 +171,58 @@ def test_damaged_files_of_other_formats_are_drawn_again(finished_run, tmp_path, 
     damaged.write_bytes(damaged.read_bytes()[:-99])
     assert "1 damaged" in run(*command).output
     assert files(tmp_path / "s") == before
+
+
+def limited():
+    """Let no file grow past 64 KiB, as a quota or a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+
+@pytest.mark.parametrize("flag", ["--npy", "--grid"])
+def test_a_full_disk_is_one_line_and_spoils_nothing(finished_run, tmp_path, flag):
+    target = tmp_path / f"s.{flag[2:].replace('grid', 'png')}"
+    target.write_bytes(b"old")
+    command = [sys.executable, "sample.py", str(finished_run[1]), "--num", "1000"]
+    result = subprocess.run(
+        [*command, flag, str(target)], cwd=ROOT, capture_output=True, text=True, preexec_fn=limited
+    )
+    assert result.returncode == 1 and "File too large" in result.stderr
+    assert "Traceback" not in result.stderr and result.stderr.count("\n") == 1
+    assert files(tmp_path) == {target.name: b"old"}
+
+
+def test_weights_that_are_not_finite_are_refused(finished_run, tmp_path):
+    content = torch.load(finished_run[1] / "checkpoints" / "step-00000006.pt", weights_only=True)
+    next(iter(content["ema"].values())).view(-1)[0] = torch.nan
+    torch.save(content, tmp_path / "bad.pt")
+    result = run(tmp_path / "bad.pt", "--grid", tmp_path / "g.png")
+    assert result.exit_code == 1 and "generator are not finite" in result.output
+    assert run(tmp_path / "bad.pt", "--grid", tmp_path / "g.png", "--no-ema").exit_code == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_count(finished_run, tmp_path):
+    peaks = []
+    for count in (2_000, 60_000):  # 46 MB more
+        command = [sys.executable, "-c", MEASURED, str(finished_run[1]), "--num", str(count)]
+        command += ["--npy", str(tmp_path / "s.npy")]
+        peaks.append(int(subprocess.run(command, cwd=ROOT, capture_output=True).stdout))
+        assert np.load(tmp_path / "s.npy", mmap_mode="r").shape == (count, 16, 16, 3)
+    assert peaks[1] - peaks[0] < 10_000  # KiB
+
+
+MEASURED = """
+import resource, sample
+sample.main(standalone_mode=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_jpeg_too_wide_is_refused_before_any_work(finished_run, tmp_path):
+    frames = ("--interpolate", "lerp", 1, 2, "--frames", 4000)
+    result = run(finished_run[1], *frames, "--grid", tmp_path / "g.jpg")
+    assert result.exit_code == 1 and "72002 pixels wide" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_pictures_have_a_limit_that_names_the_way_out(finished_run, tmp_path):

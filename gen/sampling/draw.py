@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from gen.config import RunConfig
 from gen.device import pick_device
 from gen.images import to_uint8
-from gen.training.checkpoint import check_content, fitting, read_newest, state_dict_in
+from gen.training.checkpoint import (
+    CheckpointError,
+    check_content,
+    fitting,
+    read_newest,
+    state_dict_in,
+)
 from models.build import build_modules
 from models.dcgan import ExampleGenerator
 from models.decoder import Decoder
@@ -60,7 +66,7 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
         device: as in `gen.device.pick_device`.
 
     Raises:
-        CheckpointError: missing, damaged or foreign.
+        CheckpointError: missing, damaged or foreign, or weights that are not finite.
     """
     path, content = read_newest(path)
     weights = state_dict_in(content)
@@ -71,7 +77,11 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
         content = check_content(path, content)
         config, modules = content["config"], _modules_in(path, content, ema)
     place = pick_device(device)
-    for module in modules.values():
+    for name, module in modules.items():
+        if not all(value.isfinite().all() for value in module.state_dict().values()):
+            raise CheckpointError(
+                f"{path}: weights of the {name} are not finite; take an older one"
+            )
         module.eval().requires_grad_(False).to(place)
     return Run(path, config, modules)
 

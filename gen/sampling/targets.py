@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from gen.images import encode, encode_gif, make_grid
 Add = Callable[[int, Tensor], None]
 Shape = tuple[int, int, int]  # C, H, W
 
-MAX_PIXELS = 1 << 27  # of a sheet or GIF, which stand in memory and which viewers have to open
+MAX_PIXELS = 1 << 26  # of a sheet or GIF, which stand in memory and which viewers have to open
+JPEG_SIDE = 65_500  # pixels
+GAP = 2  # pixels around the tiles of a sheet
 RECORD = "sampling.json"
 
 
@@ -40,30 +43,35 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_pixels(path: Path, count: int, shape: Sequence[int]) -> None:
-    """Raise ValueError if `count` images (C, H, W) are too many for one picture."""
-    height, width = shape[-2:]
+def _empty(path: Path, count: int, shape: Shape) -> Tensor:
+    """Room for `count` images; raises ValueError if they are too many for one picture."""
+    height, width = shape[1:]
     if count * height * width > MAX_PIXELS:
         raise ValueError(
             f"{path}: {count} images of {height}x{width} are more than the "
             f"{MAX_PIXELS // (height * width)} that one picture may hold; use --outdir or --npy"
         )
+    return torch.empty((count, *shape), dtype=torch.uint8)
 
 
 @contextmanager
 def sheet(path: Path, count: int, shape: Shape, columns: int | None) -> Iterator[Add]:
     """All images on one sheet, PNG or JPEG by the suffix of `path`."""
-    check_pixels(path, count, shape)
-    images = torch.empty((count, *shape), dtype=torch.uint8)
+    suffix, columns = path.suffix.lower(), columns or math.ceil(math.sqrt(count))
+    encode(torch.zeros(shape, dtype=torch.uint8), suffix)  # what it cannot hold is found now
+    width = columns * (shape[2] + GAP) + GAP
+    if suffix != ".png" and width > JPEG_SIDE:
+        raise ValueError(f"{path}: {width} pixels wide, a JPEG ends at {JPEG_SIDE}; use .png")
+    images = _empty(path, count, shape)
     yield images.__setitem__
-    write_atomically(path, encode(make_grid(images, columns), path.suffix.lower()))
+    write_atomically(path, encode(make_grid(images, columns, GAP), suffix))
 
 
 @contextmanager
 def animation(path: Path, count: int, shape: Shape, frames_per_second: int) -> Iterator[Add]:
     """A GIF that loops forever."""
-    check_pixels(path, count, shape)
-    frames = torch.empty((count, *shape), dtype=torch.uint8)
+    encode_gif(torch.zeros((1, *shape), dtype=torch.uint8), frames_per_second)
+    frames = _empty(path, count, shape)
     yield frames.__setitem__
     write_atomically(path, encode_gif(list(frames), frames_per_second))
 
@@ -106,6 +114,7 @@ class Folder:
         """
         self.path, self.name, self.suffix, self.shape = path, name, f".{format}", shape
         self.there = self.mended = 0
+        encode(torch.zeros(shape, dtype=torch.uint8), self.suffix)
         path.mkdir(parents=True, exist_ok=True)
         file, record = path / RECORD, {**record, "format": format}
         if file.exists():
@@ -147,10 +156,9 @@ def _differences(file: Path, record: dict[str, Any]) -> str:
     """What a stored record says that `record` does not, in words."""
     try:
         stored = json.loads(file.read_text())
-        assert isinstance(stored, dict)
-    except (ValueError, AssertionError) as error:
+        keys = [key for key in {**record, **stored} if record.get(key) != stored.get(key)]
+    except (ValueError, TypeError, RecursionError) as error:
         raise FolderError(f"{file}: damaged; name another folder") from error
-    keys = [key for key in {**record, **stored} if record.get(key) != stored.get(key)]
     if "checkpoint" in keys:
         return "holds samples of another checkpoint"
     return ", ".join(f"made with {key} {stored.get(key)}, not {record.get(key)}" for key in keys)
