@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import click
 
 from gen import distributed
-from gen.config import Checked
+from gen.config import Checked, RunConfig
 from gen.signals import interruptible
 
 
@@ -213,3 +215,26 @@ def _default_text(field: dataclasses.Field[Any], default: Any) -> str:
     return (
         f"default: {default:g}{unit}" if isinstance(default, float) else f"default: {default}{unit}"
     )
+
+
+def command_line(config: RunConfig) -> str:
+    """The command that trains such a run, of options that differ from their defaults.
+
+    A path of images is given by its last name, and `--data-root`, which is a place, not at all.
+    """
+    model = config.model.model
+    plain = RunConfig.from_dict({"model": {"model": model}})
+    words = ["python", "train.py", model]
+    for section in RunConfig.sections(model):
+        given, default = getattr(config, section), getattr(plain, section)
+        for field in dataclasses.fields(given):
+            value = getattr(given, field.name)
+            if value == getattr(default, field.name) or not field.metadata.get("help"):
+                continue
+            flag = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif field.name != "data_root":
+                text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words += [f"--{flag}", Path(text).name if flag == "data" else text]
+    return shlex.join(words)

@@ -79,13 +79,13 @@ class Quality:
 
     def __str__(self) -> str:
         height, width = self.size
-        of = f" of {self.reference_images}" if self.reference_images > self.images else ""
+        of = f" (of {self.reference_images})" if self.reference_images > self.images else ""
         frechet = f"{self.frechet:.4g}" if self.frechet is not None else "undefined"
         why = self.undefined or "falls as images grow in number: compare equal numbers only"
         return "\n".join(
             [
-                f"{self.images} images of {self.samples} against {self.images}{of} of "
-                f"{self.reference}, {height}×{width}, {self.channels} channel(s)",
+                f"{self.images} images of {self.samples} against {self.images} of "
+                f"{self.reference}{of}, {height}×{width}, {self.channels} channel(s)",
                 f"Features: {self.features}, {self.dimension} per image: {self.feature_words}",
                 f"Fréchet distance  {frechet:<10} {why}",
                 f"kernel distance   {self.kernel:<10.4g} ± {self.kernel_std:.2g}, standard "

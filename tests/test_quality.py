@@ -123,7 +123,7 @@ def test_text_and_json_say_what_was_compared(sets, tmp_path):
     target = tmp_path / "q.json"
     result = run(*_pair(sets), "--num", 300, "--json", target)
     assert result.exit_code == 0
-    assert "300 images of noisy.npy against 300 of 700 of real.npy, 16×16, 3" in result.stdout
+    assert "300 images of noisy.npy against 300 of real.npy (of 700), 16×16, 3" in result.stdout
     assert "for tracking one project only" in result.stdout
     assert "100 subsets of 150" in result.stdout
     plain = json.loads(target.read_text())

@@ -41,6 +41,8 @@ class Run:
     path: Path
     config: RunConfig | None
     modules: dict[str, nn.Module]
+    averaged: tuple[str, ...] = ()  # those that are sampled
+    step: int = 0
 
     @property
     def decoder(self) -> Generator:
@@ -60,8 +62,8 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
     """The networks of a run directory or checkpoint; no other flags are needed.
 
     Args:
-        path: a run directory (its newest checkpoint is taken) or a checkpoint file; also a DCGAN
-            generator's state dict in the layout of PyTorch's example.
+        path: a run directory (its newest checkpoint is taken), a checkpoint file or an exported
+            folder; also a DCGAN generator's state dict in the layout of PyTorch's example.
         ema: take the moving average of the weights instead of the last ones.
         device: as in `gen.device.pick_device`.
 
@@ -72,18 +74,19 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
     weights = state_dict_in(content)
     example = ExampleGenerator.from_weights(weights) if weights else None
     if example:
-        config, modules = None, {"generator": example}
+        run = Run(path, None, {"generator": example})
     else:
         content = check_content(path, content)
-        config, modules = content["config"], _modules_in(path, content, ema)
+        modules, averaged = _modules_in(path, content, ema), tuple(content["ema_names"])
+        run = Run(path, content["config"], modules, averaged, content["step"])
     place = pick_device(device)
-    for name, module in modules.items():
+    for name, module in run.modules.items():
         if not all(value.isfinite().all() for value in module.state_dict().values()):
             raise CheckpointError(
                 f"{path}: weights of the {name} are not finite; take an older one"
             )
         module.eval().requires_grad_(False).to(place)
-    return Run(path, config, modules)
+    return run
 
 
 def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
@@ -92,10 +95,17 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
 
 
 def _modules_in(path: Path, content: dict[str, Any], ema: bool) -> dict[str, nn.Module]:
+    stored = content["modules"]  # of an exported folder the averaged ones
     with fitting(path):
-        modules = build_modules(content["config"].model)
+        # A configuration can ask for more memory than there is; comparing shapes takes none.
+        with torch.device("meta"):
+            shapes = build_modules(content["config"].model)
+        for name in stored:
+            shapes[name].load_state_dict(stored[name], assign=True)
+        built = build_modules(content["config"].model)
+        modules = {name: built[name] for name in stored}
         for name, module in modules.items():
-            module.load_state_dict(content["modules"][name])
+            module.load_state_dict(stored[name])
         if ema:
             averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
             averaged.load_state_dict(content["ema"])

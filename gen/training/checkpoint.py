@@ -22,6 +22,7 @@ from gen.config import RunConfig
 from gen.files import write_atomically
 
 FORMAT = 1
+EXPORTED = "model.safetensors"
 
 
 class CheckpointError(Exception):
@@ -83,11 +84,12 @@ def run_checkpoints(run: Path) -> list[Path]:
 
 def is_run(path: Path) -> bool:
     """Whether a path is meant as a run or weights, not as images."""
-    return path.suffix in (".pt", ".pth") or (path / "checkpoints").is_dir()
+    weights = path.suffix in (".pt", ".pth", ".safetensors")
+    return weights or any((path / name).exists() for name in ("checkpoints", EXPORTED))
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """The file itself, or the newest checkpoint of a run directory.
+    """The file itself, the newest checkpoint of a run directory, or an exported folder's weights.
 
     Raises:
         CheckpointError: there is none.
@@ -99,6 +101,8 @@ def find_checkpoint(path: Path | str) -> Path:
         raise CheckpointError(f"{path}: no such run or checkpoint")
     if files := run_checkpoints(path):
         return files[-1]
+    if (path / EXPORTED).is_file():
+        return path / EXPORTED
     raise CheckpointError(f"{path}: holds no checkpoints/step-*.pt, so it is no run of gen")
 
 
@@ -111,7 +115,7 @@ def read_newest(path: Path | str) -> tuple[Path, Any]:
         CheckpointError: there is none that can be read.
     """
     newest = find_checkpoint(path)
-    files = [newest] if newest == Path(path) else run_checkpoints(Path(path))[::-1]
+    files = run_checkpoints(Path(path))[::-1] or [newest]
     for file in files[:-1]:
         try:
             return file, read_file(file)
@@ -122,7 +126,7 @@ def read_newest(path: Path | str) -> tuple[Path, Any]:
 
 
 def read_file(path: Path) -> Any:
-    """What a torch file holds, on the CPU.
+    """What a torch file holds, or an exported one, on the CPU.
 
     Only tensors and plain values are ever unpickled (`weights_only=True`), checksums are compared,
     and nothing takes more memory than the file has bytes.
@@ -130,6 +134,10 @@ def read_file(path: Path) -> Any:
     Raises:
         CheckpointError: damaged, or no torch file.
     """
+    if path.suffix == ".safetensors":
+        from .pretrained import read_pretrained
+
+        return read_pretrained(path)
     try:
         if zipfile.is_zipfile(path):
             _check_archive(path)

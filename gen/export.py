@@ -1,0 +1,201 @@
+"""Share a trained network: `python -m gen.export RUN --outdir DIR`.
+
+from gen.export import from_pretrained
+networks = from_pretrained("DIR")  # by name, in eval mode; gen.sampling.load("DIR") samples
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gen.commands.quality import FEATURES, check_features, quality_of
+from gen.options import Command, GroupedOption
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gen.sampling import Generator
+
+ONNX = "model.onnx"
+
+
+def save_pretrained(source: Path | str, folder: Path | str, *, ema: bool = True) -> None:
+    """Write config.json and model.safetensors of a run or checkpoint.
+
+    Args:
+        source: as `gen.sampling.open_run`.
+        folder: new or empty.
+        ema: take the moving average of the weights instead of the last ones.
+
+    Raises:
+        CheckpointError: as `gen.sampling.open_run`.
+        OSError: `folder` holds something, or cannot be written.
+    """
+    with new_folder(Path(folder)) as target:
+        _write(source, target, ema)
+
+
+def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDict:
+    """The networks of an exported folder by name, such as `generator`, in eval mode.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or its configuration breaks a rule.
+        ValueError: the device asked for is not there.
+    """
+    from torch import nn
+
+    from gen.sampling import open_run
+
+    return nn.ModuleDict(open_run(folder, device=device).modules).eval()
+
+
+def _write(source: Path | str, folder: Path, ema: bool) -> None:
+    from gen.sampling import open_run
+    from gen.training.pretrained import write_pretrained
+
+    run = open_run(source, ema=ema, device="cpu")
+    if run.config is None:
+        raise ValueError(f"{source}: weights from elsewhere, without a configuration to export")
+    # Where the images lay on this machine is nobody else's business.
+    data = run.config.data
+    data = dataclasses.replace(data, data=Path(data.data).name, data_root="data")
+    networks = {name: run.modules[name] for name in run.averaged}
+    write_pretrained(folder, dataclasses.replace(run.config, data=data), networks, run.step)
+
+
+def check_new(folder: Path) -> None:
+    """Raise FileExistsError unless the folder is new or empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: exists; give a new or empty folder")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends well and else is not there."""
+    check_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield made
+        umask = os.umask(0)
+        os.umask(umask)
+        made.chmod(0o777 & ~umask)
+        made.rename(folder)  # fails where files have come in between
+    except BaseException:
+        shutil.rmtree(made)
+        raise
+
+
+def write_onnx(network: Generator, file: Path) -> None:
+    """Write the network that makes images of latents (B, Z) as ONNX, for any B.
+
+    Inputs `latents`, float32, and where it has classes `labels`, int64 (B,); output `images` in
+    [−1, 1].
+
+    Raises:
+        ValueError: the extra is missing.
+    """
+    import torch
+
+    inputs = {"latents": torch.zeros(2, network.latent)}
+    if network.classes:
+        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+    try:
+        program = torch.onnx.export(
+            network, tuple(inputs.values()), dynamo=True, verbose=False,
+            input_names=list(inputs), output_names=["images"],
+            dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}] * len(inputs),
+        )  # fmt: skip
+    except ModuleNotFoundError as error:
+        raise ValueError("ONNX needs onnx and onnxscript: pip install 'gen[onnx]'") from error
+    program.save(str(file), external_data=False)
+
+
+def export(
+    source: str,
+    outdir: Path,
+    ema: bool,
+    onnx: bool,
+    reference: str | None,
+    features: str,
+    num: int,
+    data_root: Path,
+) -> None:
+    """Write weights, then what they give when they are read again, then the card."""
+    try:
+        check_new(outdir)
+    except FileExistsError as error:
+        raise click.UsageError(f"--outdir {error}") from error
+    from gen.card import SAMPLES, write_card
+    from gen.files import write_atomically
+    from gen.images import make_grid, save_png
+    from gen.measuring import measure_path
+    from gen.sampling import open_run, sample_images
+
+    outdir = outdir.absolute()
+    files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
+    with new_folder(outdir) as folder:
+        _write(source, folder, ema)
+        run = open_run(folder, device="cpu")
+        save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
+        files[SAMPLES] = "images of seeds 0 to 63"
+        if onnx:
+            write_onnx(run.decoder, folder / ONNX)
+            files[ONNX] = "latents (B, Z) → images in [−1, 1]"
+        measurement, _ = measure_path(folder)
+        quality = None
+        if reference:
+            settings = {"num": num, "data_root": data_root}
+            quality = quality_of(str(folder), reference, features=features, **settings)
+            quality = dataclasses.replace(quality, samples=outdir.name)
+        arguments = f"--reference {reference or 'DATA'} --features {features} --num {num}"
+        text = write_card(outdir.name, run, ema, files, measurement, quality, arguments)
+        write_atomically(folder / "README.md", text.encode())
+    click.echo(f"{', '.join(files)}, README.md → {outdir}", err=True)
+
+
+def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
+    return GroupedOption(list(names), group=group, **settings)
+
+
+_WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
+# fmt: off
+main = Command(
+    "python -m gen.export",
+    help="Write weights, configuration and a model card into a new folder, to be shared.",
+    callback=export,
+    params=[
+        click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"),
+        _option(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
+                help="new or empty folder"),
+        _option(_WHAT, "--ema/--no-ema", default=True,
+                help="averaged weights or the last  [default: ema]"),
+        _option(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
+        _option(_CARD, "--reference", metavar="DATA",
+                help="measure quality against these images (gen[metrics])"),
+        _option(_CARD, "--features", default="random", show_default=True,
+                callback=check_features, metavar="|".join(FEATURES),
+                help="the network whose features are compared"),
+        _option(_CARD, "--num", type=click.IntRange(1), default=10_000, show_default=True,
+                metavar="N", help="images from each side, at most"),
+        _option(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
+                help="where named sets lie or are downloaded to"),
+    ],
+    examples="""
+        python -m gen.export runs/00000-dcgan-shapes --outdir shapes-dcgan
+        python -m gen.export runs/00000-dcgan-mnist --outdir digits --reference mnist --onnx
+    """,
+)
+# fmt: on
+
+if __name__ == "__main__":
+    main(prog_name="python -m gen.export")
