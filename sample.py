@@ -1,4 +1,4 @@
-"""Draw images from a trained generator: image i depends on seed i alone."""
+"""Draw images from a trained generator, image i from seed i alone; or masks, with a segmenter."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "interpolate": ("frames", *LATENT, "gif", "fps", *ANY),
     "walk": ("seeds", *LATENT, "gif", "fps", *ANY),
     "reconstruct": ANY,
+    "images": ("outdir",),
 }
 NEEDS = {"format": ("outdir",), "fps": ("gif", "walk")}
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -61,6 +62,11 @@ def label(_ctx: Any, _param: Any, text: str | None) -> int | str | None:
 def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
     kind = check(options)
+    if kind == "images":
+        from gen.predicting import predict_folder
+
+        say(predict_folder(source, options["images"], options["outdir"], ema, device))
+        return
     from gen.sampling import open_run
     from gen.sampling.norm import set_statistics
     from gen.sampling.sources import open_source
@@ -99,6 +105,8 @@ OPTIONS = [
             help="a loop through the seeds (one per second, or those of --seeds)"),
     _option(_WHAT, "--reconstruct", type=_FILE, metavar="DIR",
             help="pairs: each image of a folder beside a VAE's copy of it"),
+    _option(_WHAT, "--images", type=_FILE, metavar="DIR",
+            help="masks of the images of a folder, by a segmenter, into --outdir"),
     _option(_HOW, "--class", "class", callback=label, metavar="K|all",
             help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
     _option(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
@@ -136,6 +144,7 @@ main = Command(
         python sample.py runs/00000-dcgan-shapes --num 50000 --outdir samples/
         python sample.py runs/00000-dcgan-shapes --interpolate slerp 3 8 --grid strip.png
         python sample.py runs/00000-dcgan-shapes --walk 6 --gif walk.gif
+        python sample.py runs/00000-unet-shapes --images photos/ --outdir masks/
     """,
 )
 

@@ -68,8 +68,8 @@ def colorize(masks: Tensor) -> Tensor:
     return palette()[masks.long()].permute(0, 3, 1, 2)
 
 
-def save_mask(path: Path, mask: Tensor) -> None:
-    """Write class indices, uint8 (H, W), as PNG with the palette, atomically."""
+def encode_mask(mask: Tensor) -> bytes:
+    """Class indices, uint8 (H, W), as the bytes of a PNG with the palette."""
     import io
 
     from PIL import Image
@@ -78,7 +78,7 @@ def save_mask(path: Path, mask: Tensor) -> None:
     image.putpalette(palette().flatten().tolist())  # a grey image becomes one of indices
     buffer = io.BytesIO()
     image.save(buffer, "png")
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:

@@ -30,18 +30,32 @@ GRIDS = (
 )
 
 
-def open_images(path: Path, selection: Selection, num: int) -> ImageStream:
-    """Images of a path, or `num` samples drawn on the fly where it is a run or a checkpoint."""
-    if not is_run(path):
-        return open_stream(path, selection)
-    if selection.sheet:
-        raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
-    from gen.sampling import load, sample_batches, sample_images
+def open_images(
+    path: Path, selection: Selection, num: int, inputs: Path | None = None
+) -> ImageStream:
+    """Images of a path, or what a run or a checkpoint makes: `num` samples, or logit maps.
 
-    decoder = load(path)
-    seeds = range(min(num, selection.max_images or num))
-    shape = tuple(sample_images(decoder, [0]).shape[1:])
-    return ImageStream(shape, len(seeds), (b.numpy() for b in sample_batches(decoder, seeds)))
+    Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
+    """
+    from gen.predicting import map_batches, open_logit_maps
+    from gen.sampling import open_run, sample_batches, sample_images
+
+    if is_run(path) and selection.sheet:
+        raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
+    run = open_run(path) if is_run(path) else None
+    if inputs and not (run and run.masks):
+        raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
+    if run is None:
+        return open_stream(path, selection)
+    number = min(num, selection.max_images or num)
+    if run.masks:
+        maps, draw = open_logit_maps(run, inputs)
+        images = draw(number)
+        shape = next(map_batches(maps, images[:1])).shape[1:]
+        return ImageStream(shape, len(images), map_batches(maps, images))
+    shape = tuple(sample_images(run.decoder, [0]).shape[1:])
+    samples = (batch.numpy() for batch in sample_batches(run.decoder, range(number)))
+    return ImageStream(shape, number, samples)
 
 
 def measure_path(
@@ -50,6 +64,7 @@ def measure_path(
     periods: Sequence[int] = PERIODS,
     selection: Selection | None = None,
     num: int = 1024,
+    inputs: Path | None = None,
 ) -> tuple[Measurement, np.ndarray]:
     """Measure images of `path`, against those of `reference`, in constant memory.
 
@@ -65,7 +80,7 @@ def measure_path(
     """
     selection = selection or Selection()
     kept: list[np.ndarray] = []
-    stream = open_images(path, selection, num)
+    stream = open_images(path, selection, num, inputs)
     images: Any = _watched(stream, path.resolve().name, kept)
     few = stream.count < FEW
     if few:  # an array, not a stream, is what `measure` cuts into tiles

@@ -31,21 +31,27 @@ class Source:
 
 
 def open_network(path: str | None, factory: str | None = None, script: str | None = None) -> Source:
-    """The generator of a run or checkpoint, or what the user's callable makes.
+    """The network of a run or checkpoint, or what the user's callable makes.
+
+    Of a segmenter it gives the logit maps, of its validation images.
 
     Raises:
         ValueError: Not exactly one source, or a callable that is not there or returns no network.
         CheckpointError: As `gen.sampling.load`.
     """
-    from gen.sampling import draw_inputs, draw_latents, load
+    from gen.predicting import open_logit_maps
+    from gen.sampling import draw_inputs, draw_latents, open_run
 
     if factory and script:
         raise ValueError("--factory and --script exclude each other")
     if not (factory or script):
         if path is None:
             raise ValueError("name a run or checkpoint, or a network by --factory or --script")
-        own = load(path, device="cpu")
-        made: Any = own, lambda count: draw_inputs(own, range(count))
+        run = open_run(path, device="cpu")
+        if run.masks:
+            made: Any = open_logit_maps(run)
+        else:
+            made = run.decoder, lambda count: draw_inputs(run.decoder, range(count))
     else:
         call = _from_module(factory) if factory else _from_file(script)
         made = call(path) if path is not None else call()

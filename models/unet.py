@@ -53,7 +53,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_convolutions(2 * fine, fine) for _, fine in upward)
         self.head = nn.Conv2d(width, classes, 1)
         initialize(self)
-        for stack in (self.down, self.up):  # as the paper has it: N(0, 2 / fan-in)
+        for stack in (self.down, self.up, self.head):  # as the paper has it: N(0, 2 / fan-in)
             for layer in stack.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

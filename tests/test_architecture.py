@@ -27,8 +27,14 @@ ALLOWED = {
         "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
         "gen.training.checkpoint", "gen.training.log", "models",
     },
-    "gen/networks.py": {"gen.sampling"},
-    "gen/measuring.py": {"gen.analysis", "gen.data", "gen.sampling", "gen.training.checkpoint"},
+    "gen/predicting.py": {
+        "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.sampling",
+        "gen.training",
+    },
+    "gen/networks.py": {"gen.predicting", "gen.sampling"},
+    "gen/measuring.py": {
+        "gen.analysis", "gen.data", "gen.predicting", "gen.sampling", "gen.training.checkpoint",
+    },
     "gen/features.py": {"gen.data", "gen.images"},
     "gen/quality.py": {
         "gen.data", "gen.features", "gen.sampling", "gen.training.checkpoint",

@@ -61,6 +61,7 @@ def measure_images(
     gap: int,
     max_images: int | None,
     num: int,
+    inputs: Path | None,
     on_bad_image: str,
     background: tuple[int, int, int],
     max_image_pixels: int,
@@ -82,7 +83,7 @@ def measure_images(
         background=background,
         max_pixels=max_image_pixels,
     )
-    measurement, samples = measure_path(path, reference, periods, selection, num)
+    measurement, samples = measure_path(path, reference, periods, selection, num, inputs)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
     click.echo(text, err=json_file == "-")
     if json_file:
@@ -115,6 +116,8 @@ OPTIONS = [
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
+    _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
+            help="what a segmenter is shown, whose logit maps are measured; else its own"),
     _option(_WHAT, "--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
             help="stop at an unreadable file, or leave it out"),
     _option(_WHAT, "--background", type=Color(), default="255,255,255",

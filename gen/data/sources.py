@@ -77,6 +77,14 @@ def fit(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.
     return np.asarray(ImageOps.fit(image, size[::-1], method=method)).reshape(*size, -1)
 
 
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 pixels (h, w, C) to (H, W, C), Lanczos with antialiasing, nothing cropped."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return np.asarray(image.resize(size[::-1], Image.Resampling.LANCZOS)).reshape(*size, -1)
+
+
 def _shapes(request: Request) -> Source:
     offset = _TEST_OFFSET if request.split == "test" else 0
     count = request.count or SHAPES_COUNT

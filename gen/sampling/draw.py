@@ -45,8 +45,18 @@ class Run:
     step: int = 0
 
     @property
+    def masks(self) -> bool:
+        """Whether it predicts masks, and draws no samples."""
+        return bool(self.config and self.config.model.mask_classes)
+
+    @property
     def decoder(self) -> Generator:
-        """The network that turns latents into images."""
+        """The network that turns latents into images; raises ValueError where there is none."""
+        if self.masks:
+            raise ValueError(
+                f"{self.path}: a {self.config.model.model} draws no samples but predicts masks: "
+                "sample.py RUN --images DIR --outdir DIR"
+            )
         return decoder_of(self.modules)
 
 

@@ -42,7 +42,7 @@ def open_dataset(config: RunConfig) -> Dataset:
         ValueError: unknown set, fewer images than one batch, or others on another process.
     """
     check_batch_size(config.training.batch_size)
-    dataset = _load(config)
+    dataset = load(config)
     if config.training.batch_size > (count := len(dataset)):
         mend = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
         raise ValueError(
@@ -60,10 +60,11 @@ def open_dataset(config: RunConfig) -> Dataset:
 
 def open_validation(config: RunConfig) -> Dataset | None:
     """At most 256 images that training never sees, where it takes masks; else none."""
-    return _load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
+    return load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
 
 
-def _load(config: RunConfig, **part: Any) -> Dataset:
+def load(config: RunConfig, **part: Any) -> Dataset:
+    """The data set of a run; `part` chooses a split and a count, as in `load_dataset`."""
     from tqdm import tqdm
 
     quiet = True if distributed.rank() else None

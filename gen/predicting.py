@@ -1,0 +1,140 @@
+"""Masks of images by a trained segmenter, and its logit maps for measuring.
+
+from gen.predicting import load_segmenter, predict
+segmenter, model = load_segmenter("runs/00000-unet-shapes")
+mask = predict(segmenter, model.size, image)  # uint8 (C, H, W) → (H, W)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gen.config import RunConfig
+from gen.data.datasets import load_dataset
+from gen.data.decode import DataError, decode, list_images
+from gen.data.sources import resized
+from gen.files import write_atomically
+from gen.images import encode_mask, to_float
+from gen.sampling.draw import Run, open_run
+from gen.training.agreement import margins
+from gen.training.data import load
+
+BATCH = 32
+
+
+def load_segmenter(
+    path: Path | str, *, ema: bool = True, device: str = "auto"
+) -> tuple[nn.Module, RunConfig]:
+    """The network of a run or checkpoint, in eval mode, and its configuration.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign.
+        ValueError: a run that predicts no masks.
+    """
+    run = open_run(path, ema=ema, device=device)
+    if not run.masks:
+        raise ValueError(f"{path}: a generator, which predicts no masks")
+    return run.modules["segmenter"], run.config
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, size: tuple[int, int], image: Tensor) -> Tensor:
+    """Class of each pixel, uint8 (H, W), of one image, uint8 (C, H, W).
+
+    An image of another size is seen at the scale of training, as large as covers `size`; the logits
+    are enlarged or reduced (bilinear) to its own size.
+    """
+    height, width = image.shape[1:]
+    scale = max(size[0] / height, size[1] / width)
+    seen = (max(size[0], round(scale * height)), max(size[1], round(scale * width)))
+    if seen != (height, width):
+        image = torch.from_numpy(resized(image.permute(1, 2, 0).numpy(), seen)).permute(2, 0, 1)
+    device = next(network.parameters()).device
+    logits = network(to_float(image[None]).to(device)).float()
+    if seen != (height, width):
+        logits = F.interpolate(logits, (height, width), mode="bilinear", antialias=True)
+    return logits[0].argmax(0).to(torch.uint8).cpu()
+
+
+def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, device: str) -> str:
+    """Write the masks of a folder of images, as PNG with palette named like them; what was done.
+
+    Raises:
+        DataError, BadImage: no images, unreadable ones, or two that give masks of one name.
+        ValueError: `outdir` holds files, or the run predicts no masks.
+        CheckpointError: as `load_segmenter`.
+    """
+    from tqdm import tqdm
+
+    if outdir.exists() and any(outdir.iterdir()):
+        raise ValueError(f"{outdir}: holds files; name a new or empty folder")
+    targets: dict[Path, Path] = {}
+    for path in list_images(images):
+        target = outdir / path.relative_to(images).with_suffix(".png")
+        if target in targets:
+            raise DataError(f"{path}: would have the mask of {targets[target].name}; rename one")
+        targets[target] = path
+    network, config = load_segmenter(source, ema=ema, device=device)
+    for target, path in tqdm(targets.items(), unit="img", disable=None):
+        pixels = np.rint(decode(path, channels=config.model.channels)).astype(np.uint8)
+        mask = predict(network, config.model.size, torch.from_numpy(pixels).permute(2, 0, 1))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, encode_mask(mask))
+    return f"{len(targets)} masks of {config.model.classes} classes → {outdir}"
+
+
+class LogitMaps(nn.Module):
+    """Images (B, C, H, W) → how far each class's logit is above the background's, over `scale`.
+
+    (B, classes − 1, H, W). What all classes share changes no probability, nor these maps.
+    """
+
+    def __init__(self, segmenter: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.segmenter, self.scale = segmenter, scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The maps, of about [−1, 1]."""
+        return margins(self.segmenter(images)) / self.scale
+
+
+def open_logit_maps(
+    run: Run, inputs: Path | None = None
+) -> tuple[LogitMaps, Callable[[int], Tensor]]:
+    """A segmenter as a network to be measured, and draw(n), at most n images that it is shown.
+
+    Args:
+        run: one that predicts masks.
+        inputs: a folder or array of images; by default the run's own validation images.
+
+    Raises:
+        DataError, BadImage: the images cannot be read.
+    """
+    network, model = run.modules["segmenter"], run.config.model
+    place = next(network.parameters()).device
+
+    def draw(count: int) -> Tensor:
+        if inputs:
+            given = {"size": model.size, "channels": model.channels, "count": count}
+            dataset = load_dataset(str(inputs), root=Path(), **given)
+        else:
+            dataset = load(run.config, split="test", count=count)
+        return to_float(dataset.fetch(range(len(dataset))).images).to(place)
+
+    maps = LogitMaps(network, 1.0)
+    with torch.inference_mode():
+        maps.scale = float(maps(draw(BATCH)).abs().max()) or 1.0
+    return maps, draw
+
+
+def map_batches(maps: LogitMaps, images: Tensor) -> Iterator[np.ndarray]:
+    """Yield logit maps as grey levels, float32 (≤ 32, classes − 1, H, W); 0 becomes 127.5."""
+    for batch in images.split(BATCH):
+        with torch.inference_mode():
+            yield (maps(batch).float() * 127.5 + 127.5).cpu().numpy()
