@@ -54,7 +54,7 @@ def predict(network: nn.Module, size: tuple[int, int], image: Tensor) -> Tensor:
     scale = max(size[0] / height, size[1] / width)
     seen = (max(size[0], round(scale * height)), max(size[1], round(scale * width)))
     if seen != (height, width):
-        image = torch.from_numpy(resized(image.permute(1, 2, 0).numpy(), seen)).permute(2, 0, 1)
+        image = torch.tensor(resized(image.permute(1, 2, 0).numpy(), seen)).permute(2, 0, 1)
     device = next(network.parameters()).device
     logits = network(to_float(image[None]).to(device)).float()
     if seen != (height, width):

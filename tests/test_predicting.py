@@ -27,9 +27,9 @@ def pairs(tmp_path_factory):
     (folder / "masks").mkdir()
     generator = np.random.default_rng(0)
     for i in range(COUNT):
-        image = generator.integers(0, 40, (24, 20, 3)).astype(np.uint8)
-        top, left = generator.integers(2, 10, 2)
-        image[top : top + 9, left : left + 8] += 180
+        image = generator.integers(0, 40, (32, 24, 3)).astype(np.uint8)
+        top, left = generator.integers(1, 9, 2)
+        image[top : top + 16, left : left + 14] += 180
         Image.fromarray(image).save(folder / "images" / f"{i}.png")
         mask = (image[..., 0] > 100).astype(np.uint8)
         (folder / "masks" / f"{i}.png").write_bytes(encode_mask(torch.from_numpy(mask)))
@@ -40,7 +40,7 @@ def pairs(tmp_path_factory):
 def trained(request, pairs, tmp_path_factory):
     """A run of the real command that has learned to see what is bright."""
     folder = tmp_path_factory.mktemp(request.param)
-    arguments = [request.param, "--data", pairs, "--size", "24x20", "--width", 4, "--steps", 60]
+    arguments = [request.param, "--data", pairs, "--size", "32x24", "--width", 4, "--steps", 60]
     arguments += ["--batch-size", 8, "--lr", 0.01, "--ema-half-life", 60, "--device", "cpu"]
     arguments += ["--snapshot-every", 60, "--flip", "--outdir", folder]
     result = CliRunner().invoke(train.main, [str(a) for a in arguments])
@@ -62,28 +62,22 @@ def test_command_writes_the_masks_of_a_folder(trained, pairs, tmp_path):
     for i in range(3):
         (tmp_path / "in" / f"{i}.png").write_bytes((pairs / "images" / f"{i}.png").read_bytes())
     large = np.full((61, 90), 20, np.uint8)
-    large[20:45, 30:60] = 210
+    large[15:50, 25:65] = 210
     Image.fromarray(large).save(tmp_path / "in" / "deep" / "photo.jpg", quality=95)
+    target = tmp_path / "out"
     result = run(
-        sample,
-        trained,
-        "--images",
-        tmp_path / "in",
-        "--outdir",
-        tmp_path / "out",
-        "--device",
-        "cpu",
+        sample, trained, "--images", tmp_path / "in", "--outdir", target, "--device", "cpu"
     )
     assert result.exit_code == 0, result.output
     assert "4 masks of 2 classes" in result.output
-    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.rglob("out/**/*"))
+    written = sorted(p.relative_to(target).as_posix() for p in target.rglob("*"))
     assert written == ["0.png", "1.png", "2.png", "deep", "deep/photo.png"]
     for i in range(3):
         with Image.open(tmp_path / "out" / f"{i}.png") as image:
             assert image.mode == "P"
             mask, colors = np.asarray(image), np.asarray(image.convert("RGB"))
         truth = np.asarray(Image.open(pairs / "masks" / f"{i}.png"))
-        assert mask.shape == (24, 20) and iou(mask == 1, truth == 1) > 0.7
+        assert mask.shape == (32, 24) and iou(mask == 1, truth == 1) > 0.7
         assert np.array_equal(colors, palette().numpy()[mask])
     mask = np.asarray(Image.open(tmp_path / "out" / "deep" / "photo.png"))
     assert mask.shape == (61, 90) and iou(mask == 1, large > 100) > 0.6
@@ -136,7 +130,7 @@ def test_a_generator_predicts_no_masks(finished_run, pairs, tmp_path):
 def test_logit_maps_are_the_networks_own(trained, pairs):
     maps, draw = open_logit_maps(open_run(trained, device="cpu"))
     images = draw(9)
-    assert images.shape == (4, 3, 24, 20)  # every tenth of forty is held out
+    assert images.shape == (4, 3, 32, 24)  # every tenth of forty is held out
     network, _ = load_segmenter(trained, device="cpu")
     logits = network(images)
     expected = (logits[:, 1:] - logits[:, :1]) / maps.scale
@@ -150,14 +144,14 @@ def test_logit_maps_are_the_networks_own(trained, pairs):
 def gridded(tmp_path_factory):
     """A U-Net on shapes whose last enlarging layer has been given a strong grid."""
     folder = tmp_path_factory.mktemp("gridded")
-    arguments = ["unet", "--size", 32, "--width", 4, "--steps", 30, "--device", "cpu"]
+    arguments = ["unet", "--size", 16, "--width", 4, "--steps", 30, "--device", "cpu"]
     result = CliRunner().invoke(train.main, [str(a) for a in [*arguments, "--outdir", folder]])
     assert result.exit_code == 0, result.output
     run_folder = next(folder.iterdir())
     path = run_folder / "checkpoints" / "step-00000030.pt"
     content = torch.load(path, weights_only=True)
     torch.manual_seed(0)
-    content["ema"]["segmenter.enlarge.2.weight"][..., ::2, ::2] += 0.3
+    content["ema"]["segmenter.enlarge.1.weight"][..., ::2, ::2] += 0.3
     torch.save(content, path)
     return run_folder
 
@@ -165,26 +159,26 @@ def gridded(tmp_path_factory):
 def test_analyze_measures_logit_maps(gridded, tmp_path):
     result = run(analyze, "images", gridded, "--num", 200, "--json", tmp_path / "own.json")
     assert result.exit_code == 0, result.output
-    assert "200 images of 32×32, 3 channel(s)" in result.output
+    assert "200 images of 16×16, 3 channel(s)" in result.output
     own = json.loads((tmp_path / "own.json").read_text())
     assert own["periods"]["2"]["detected"]
     # Given images: the same ones from a folder, as the validation set has them.
-    images, *_ = shapes.render(0, (1 << 40) + np.arange(200), (32, 32))
+    images, *_ = shapes.render(0, (1 << 40) + np.arange(200), (16, 16))
     np.save(tmp_path / "given.npy", images.transpose(0, 2, 3, 1))
     arguments = ("--inputs", tmp_path / "given.npy", "--json", tmp_path / "given.json")
     result = run(analyze, "images", gridded, "--num", 200, *arguments)
     assert result.exit_code == 0, result.output
     given = json.loads((tmp_path / "given.json").read_text())
     levels = [found["periods"]["2"]["level_dbc"] for found in (own, given)]
-    assert levels[0] == pytest.approx(levels[1], abs=1e-6)
+    assert levels[0] == pytest.approx(levels[1], abs=1e-3)
 
 
 def test_analyze_explains_and_repairs_a_segmenter(gridded, tmp_path):
-    result = run(analyze, "model", gridded, "--num", 256, "--report", tmp_path / "report")
+    result = run(analyze, "model", gridded, "--num", 128, "--report", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert "mostly segmenter.enlarge.2" in result.output
+    assert "mostly segmenter.enlarge.1" in result.output
     assert (tmp_path / "report" / "index.html").is_file()
-    result = run(analyze, "repair", gridded, "--num", 256, "-o", tmp_path / "repaired.pt")
+    result = run(analyze, "repair", gridded, "--num", 128, "-o", tmp_path / "repaired.pt")
     assert result.exit_code == 0, result.output
     result = run(analyze, "images", tmp_path / "repaired.pt", "--num", 200, "--json", "-")
     repaired = json.loads(result.stdout)["periods"]["2"]

@@ -63,8 +63,8 @@ def inspect_masks(segmenter: nn.Module, held: Batch) -> Inspection:
     metrics = {}
     if table.any():  # else no pixel counts
         metrics = {"val/mean_iou": mean_iou(table), "val/pixel_accuracy": pixel_accuracy(table)}
+    seen = Inspection({"masks": torch.cat(tiles)[:SHOWN]}, metrics | monitor.metrics())
     used = table.sum(0).nonzero().flatten().tolist()
-    alone = f"every pixel of the validation images is taken for class {used[0]}"
-    warnings = [alone] if len(used) == 1 else []
-    pictures = {"masks": torch.cat(tiles)[:SHOWN]}
-    return Inspection(pictures, metrics | monitor.metrics(), warnings)
+    if len(used) == 1:
+        seen.warnings = [f"every pixel of the validation images is taken for class {used[0]}"]
+    return seen
