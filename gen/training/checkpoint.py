@@ -159,6 +159,8 @@ def _check_archive(path: Path) -> None:
     """Refuse what could grow on reading, and what has changed since it was written."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        if any(entry.is_dir() or entry.external_attr & 0x10 for entry in entries):
+            raise zipfile.BadZipFile("directories, which torch would read as any memory")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise zipfile.BadZipFile("compressed entries, which torch never writes")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:

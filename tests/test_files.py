@@ -1,0 +1,138 @@
+"""Writing: whole or not at all, in real processes with a limit on what a file may grow to."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gen.files import append, held, read_rows, remove_unfinished, write_atomically
+from gen.signals import caught_signals, interruptible, uninterrupted
+from gen.training.loop import Trainer
+from tests.conftest import small_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from gen.files import append, write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    {call}(Path(sys.argv[1]), b"x" * 1200)
+except OSError as error:
+    print(f"{{error.filename}}: {{error.strerror}}")
+"""
+
+
+@pytest.mark.parametrize("call", ["write_atomically", "append"])
+def test_a_file_that_may_not_grow_keeps_what_it_had(call, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    command = [sys.executable, "-c", LIMITED.format(call=call), str(file)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    expected = f"{file}: cannot be written: File too large; what was saved before is intact\n"
+    assert (result.stdout, result.stderr) == (expected, "")
+    assert file.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cannot be written: No such file") as error:
+        write_atomically(tmp_path / "none" / "file", b"new")
+    assert error.value.filename == str(tmp_path / "none" / "file")
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    script = "import sys, time; from gen.files import atomic_file\nwith atomic_file(sys.argv[1])"
+    script += " as file:\n    file.write(b'half'); print('now', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, str(tmp_path / "file.pt")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.kill()
+    process.communicate()
+    (tmp_path / ".hidden").write_text("the user's own")
+    left = names_in(tmp_path)
+    assert len(left) == 2 and left[0].startswith(".file.pt.")
+    remove_unfinished(tmp_path)
+    assert names_in(tmp_path) == [".hidden"]
+
+
+def test_rows_add_up_and_a_torn_one_is_none(tmp_path):
+    for step in range(3):
+        append(tmp_path / "rows", json.dumps({"step": step}).encode() + b"\n")
+    assert read_rows(tmp_path / "rows") == [{"step": 0}, {"step": 1}, {"step": 2}]
+    append(tmp_path / "rows", b'3\n{"step": 3, "loss')
+    assert read_rows(tmp_path / "rows") == [{"step": 0}, {"step": 1}, {"step": 2}]
+
+
+def test_a_directory_is_held_by_one_and_let_go_of_by_the_dead(tmp_path):
+    script = "import sys, time; from pathlib import Path; from gen.files import held\n"
+    script += "with held(Path(sys.argv[1])): print('now', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    with pytest.raises(BlockingIOError, match="another process is training here"), held(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    with held(tmp_path):
+        assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_noted_raised_or_put_off(number):
+    with caught_signals() as caught:
+        signal.raise_signal(number)
+        assert caught == [number]
+        assert {signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
+    done = []
+    with pytest.raises(KeyboardInterrupt) as error, interruptible():
+        with uninterrupted():
+            signal.raise_signal(number)
+            done.append("all of it")
+        done.append("not this")
+    assert error.value.args == (number,) and done == ["all of it"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_thread_is_never_interrupted():
+    done = []
+
+    def work():
+        with uninterrupted():
+            done.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into a process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_analysis_that_is_interrupted_leaves_no_report(number, code, small_dataset, tmp_path):
+    """A million samples would take minutes."""
+    (tmp_path / "run").mkdir()
+    Trainer(small_config("vae", steps=1), small_dataset, tmp_path / "run").run()
+    command = [sys.executable, "analyze.py", "images", str(tmp_path / "run"), "--num", "1000000"]
+    command += ["--report", str(tmp_path / "report"), "--json", str(tmp_path / "numbers.json")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + 60
+    while "libtorch" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert said == "Interrupted.\n"
+    assert names_in(tmp_path) == ["run"]
