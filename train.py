@@ -11,7 +11,7 @@ import click
 
 from gen import distributed
 from gen.commands.output import say
-from gen.config import MODELS, RunConfig, SegmenterConfig
+from gen.config import MODELS, EnlargingConfig, RunConfig, SegmenterConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_overrides
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
@@ -102,8 +102,7 @@ def train(
     if stopped_by:
         say(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.")
         sys.exit(128 + stopped_by)
-    use = "--images DIR --outdir DIR" if run.model.mask_classes else "--grid grid.png"
-    say(f"Done: {folder}. Next: python sample.py {folder} {use}")
+    say(f"Done: {folder}. Next: python {MODELS[model].use.format(run=folder)}")
 
 
 def _run_option(flag: str, text: str, **settings: Any) -> GroupedOption:
@@ -130,7 +129,9 @@ def command(model: str) -> Command:
         for section, kind in RunConfig.sections(model).items()
         for option in options_of(kind, GROUPS[section], MODELS[model].defaults)
     ]
-    masked = issubclass(MODELS[model].networks, SegmenterConfig)
+    networks = MODELS[model].networks
+    masked = issubclass(networks, SegmenterConfig)
+    nearest = " --upsample nearest" * issubclass(networks, EnlargingConfig)
     elsewhere = "voc --size 128" if masked else "mnist --size 32"
     folder = "DIR_OF_IMAGES_AND_MASKS" if masked else "photos/"
     return Command(
@@ -142,7 +143,7 @@ def command(model: str) -> Command:
         examples=f"""
             python train.py {model}
             python train.py {model} --data {elsewhere} --steps 5000
-            python train.py {model} --data {folder} --size 64 --upsample nearest
+            python train.py {model} --data {folder} --size 64{nearest}
             python train.py {model} --resume runs/00000-{model}-shapes --steps 10000
         """,
     )

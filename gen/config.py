@@ -99,6 +99,26 @@ class ModelConfig(Checked):
     )
     channels: int = option(0, "1 gray, 3 RGB, 4 RGBA; 0 takes the data's own", low=0, high=4)
     width: int = option(64, "channels of the finest inner map", low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels == 2:
+            raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
+
+    @property
+    def mask_classes(self) -> int:
+        """Classes of pixels in the masks that training takes; 0: it takes none."""
+        return 0
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.size))
+        return f"{size}, {self.channels} channels, width {self.width}"
+
+
+@dataclass(frozen=True)
+class EnlargingConfig(ModelConfig):
+    """Networks that enlarge maps."""
+
     upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
     kernel_size: int = option(
         0,
@@ -118,24 +138,13 @@ class ModelConfig(Checked):
             raise ValueError(
                 f"kernel_size is {self.kernel_size}; upsample {self.upsample} takes {offered}"
             )
-        if self.channels == 2:
-            raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
-
-    @property
-    def mask_classes(self) -> int:
-        """Classes of pixels in the masks that training takes; 0: it takes none."""
-        return 0
 
     def __str__(self) -> str:
-        size = "x".join(map(str, self.size))
-        return (
-            f"{size}, {self.channels} channels, width {self.width}, "
-            f"{self.upsample} k{self.kernel_size}"
-        )
+        return f"{super().__str__()}, {self.upsample} k{self.kernel_size}"
 
 
 @dataclass(frozen=True)
-class GeneratorConfig(ModelConfig):
+class GeneratorConfig(EnlargingConfig):
     """Networks that make images of latents."""
 
     latent: int = option(100, "length of the latent vector", low=1, high=65536)
@@ -163,7 +172,7 @@ class AdversarialConfig(GeneratorConfig):
 
 
 @dataclass(frozen=True)
-class SegmenterConfig(ModelConfig):
+class SegmenterConfig(EnlargingConfig):
     """Networks that give every pixel a class."""
 
     classes: int = option(0, "classes of pixels, background included; 0 counts them", high=255)
@@ -194,6 +203,16 @@ class FCNConfig(SegmenterConfig):
     def __str__(self) -> str:
         fixed = ", fixed enlargement" if self.fixed_upsample else ""
         return f"{super().__str__()}, head {self.head}{fixed}"
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(ModelConfig):
+    """A network that tells classes of images apart."""
+
+    classes: int = option(0, "", low=0, high=65536)  # the data's
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, {self.classes} classes"
 
 
 @dataclass(frozen=True)
@@ -335,6 +354,13 @@ class SegmentationConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True)
+class ClassificationConfig(ObjectiveConfig):
+    """Classes from images."""
+
+    lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
+
+
+@dataclass(frozen=True)
 class TrainingConfig(Checked):
     """The loop."""
 
@@ -363,8 +389,10 @@ class ModelKind:
     objective: type[ObjectiveConfig]
     help: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    use: str = "sample.py {run} --grid grid.png"  # what a finished run is for
 
 
+_PREDICT = "sample.py {run} --images DIR --outdir DIR"
 _SEGMENTERS = {"batch_size": 32, "ema_half_life": 2000.0, "snapshot_every": 250}
 MODELS: dict[str, ModelKind] = {
     "dcgan": ModelKind(AdversarialConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
@@ -385,12 +413,21 @@ MODELS: dict[str, ModelKind] = {
         SegmentationConfig,
         "Train a U-Net to segment images (Ronneberger et al. 2015).",
         _SEGMENTERS | {"width": 8, "steps": 400, "lr": 3e-3},
+        _PREDICT,
     ),
     "fcn": ModelKind(
         FCNConfig,
         SegmentationConfig,
         "Train an FCN to segment images (Long et al. 2015).",
         _SEGMENTERS | {"width": 16, "steps": 1000},
+        _PREDICT,
+    ),
+    "classifier": ModelKind(
+        ClassifierConfig,
+        ClassificationConfig,
+        "Train a classifier, for quality to be measured in its features.",
+        {"width": 32, "batch_size": 128, "steps": 1000},
+        "analyze.py quality RUN --reference DATA --features classifier:{run}",
     ),
 }
 

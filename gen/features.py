@@ -17,6 +17,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from gen.data.decode import DataError
 from gen.images import to_float
+from gen.sampling import open_run
+from models.classifier import Classifier
 
 SEED = 2020  # of random weights, and of every choice of images
 
@@ -69,6 +71,45 @@ class RandomFeatures(nn.Module):
         return self.layers(to_float(images))
 
 
+class ClassifierFeatures(nn.Module):
+    """Images uint8 (B, C, H, W) → what the last layer of a classifier sees of them."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier, self.num_features = classifier, classifier.head.in_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D)."""
+        return self.classifier.features(to_float(images))
+
+
+def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
+    """Those of a run of `train.py classifier`.
+
+    Raises:
+        CheckpointError: as `gen.sampling.open_run`.
+        ValueError: a run of something else, or of images of another shape.
+    """
+    run = open_run(path, device="cpu")
+    classifier = run.modules.get("classifier")
+    if classifier is None:
+        raise ValueError(f"{path}: holds {', '.join(run.modules)}, no classifier")
+    model, data = run.config.model, Path(run.config.data.data).name
+    if (model.channels, *model.size) != shape:
+        raise ValueError(
+            f"{path}: takes {_shape(model.channels, *model.size)}, and these images are "
+            f"{_shape(*shape)}; train one with --size {shape[1]}x{shape[2]} --channels {shape[0]}"
+        )
+    words = f"a classifier of {model.classes} classes of {data}, {run.step} steps"
+    network = ClassifierFeatures(classifier)
+    name = f"classifier:{path}"
+    return Features(name, "gen-module", network.num_features, words, {"network": network})
+
+
+def _shape(channels: int, height: int, width: int) -> str:
+    return f"{height}×{width}, {channels} channel(s)"
+
+
 class ModuleFeatures(FeatureExtractorBase):
     """Any network of ours behind torch-fidelity's interface: uint8 images → features (B, D)."""
 
@@ -107,8 +148,9 @@ def open_features(text: str, shape: tuple[int, int, int]) -> Features:
         settings = {"feature_extractor_weights_path": str(inception_weights())}
         words = "Inception v3 as FID has it, on ImageNet"
         return Features("inception", "inception-v3-compat", 2048, words, settings, 3)
-    if text.startswith("classifier:"):
-        raise ValueError("classifier features are not there yet")
+    name, _, run = text.partition(":")
+    if name == "classifier":
+        return classifier_features(run, shape)
     words = "random weights of a fixed seed, for tracking one project only"
     network = RandomFeatures(shape[0])
     return Features("random", "gen-module", network.num_features, words, {"network": network})

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .classifier import Classifier
 from .dcgan import Discriminator
 from .decoder import Decoder
 from .fcn import FCN
@@ -72,12 +73,17 @@ def _fcn(config: Any) -> dict[str, nn.Module]:
     return {"segmenter": FCN(config.channels, config.classes, config.width, *heads, *enlargement)}
 
 
+def _classifier(config: Any) -> dict[str, nn.Module]:
+    return {"classifier": Classifier(config.size, config.channels, config.classes, config.width)}
+
+
 MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
     "dcgan": _dcgan,
     "vae": _vae,
     "vaegan": _vaegan,
     "unet": _unet,
     "fcn": _fcn,
+    "classifier": _classifier,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gen.config import MODELS, RunConfig, SegmenterConfig
+from gen.config import MODELS, GeneratorConfig, RunConfig
 
 # Networks and images here are tiny: a second thread gains nothing, and waits on busy machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,7 +27,7 @@ def small_config(
                 "size": (16, 16),
                 "channels": 3,
                 "width": 4,
-                **({"classes": 4} if model in SEGMENTERS else {"latent": 6}),
+                **({"latent": 6} if model in GENERATORS else {"classes": 4}),
                 **(networks or {}),
             },
             "objective": objective or {},
@@ -44,7 +44,7 @@ def small_config(
     )
 
 
-SEGMENTERS = [name for name, kind in MODELS.items() if issubclass(kind.networks, SegmenterConfig)]
+GENERATORS = [name for name, kind in MODELS.items() if issubclass(kind.networks, GeneratorConfig)]
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ ALLOWED = {
     "gen/measuring.py": {
         "gen.analysis", "gen.data", "gen.predicting", "gen.sampling", "gen.training.checkpoint",
     },
-    "gen/features.py": {"gen.data", "gen.images"},
+    "gen/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},
     "gen/quality.py": {
         "gen.data", "gen.features", "gen.sampling", "gen.training.checkpoint",
     },

@@ -263,7 +263,7 @@ def natural_classes(name: str) -> int:
         count = 0 if labels is None else int(labels.max()) + 1
     if not count:
         raise ValueError(
-            f"{name}: has no classes to be conditional on; give a folder with one subfolder per "
+            f"{name}: has no classes; give a folder with one subfolder per "
             "class, an .npz file with labels or a named set"
         )
     return count

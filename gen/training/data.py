@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gen import distributed
-from gen.config import RunConfig, SegmenterConfig
+from gen.config import ClassifierConfig, RunConfig, SegmenterConfig
 from gen.data.datasets import (
     DATASETS,
     Dataset,
@@ -26,7 +26,7 @@ def fit_to_data(run: RunConfig) -> RunConfig:
     if not run.model.channels:
         channels = natural_channels(run.data.data, skip_bad=skip, max_pixels=limit)
         run = run.with_networks(channels=channels)
-    if getattr(run.model, "conditional", False):
+    if getattr(run.model, "conditional", False) or isinstance(run.model, ClassifierConfig):
         run = run.with_networks(classes=natural_classes(run.data.data))
     if isinstance(run.model, SegmenterConfig) and not run.model.classes:
         run = run.with_networks(classes=natural_mask_classes(run.data.data, skip_bad=skip))
@@ -59,8 +59,13 @@ def open_dataset(config: RunConfig) -> Dataset:
 
 
 def open_validation(config: RunConfig) -> Dataset | None:
-    """At most 256 images that training never sees, where it takes masks; else none."""
-    return load(config, split="test", count=VALIDATION) if config.model.mask_classes else None
+    """At most 256 images that training never sees, to compare what is known of them; or none.
+
+    Segmenters have them of every set, classifiers of named ones, and generators need none.
+    """
+    named = config.data.data in DATASETS
+    wanted = config.model.mask_classes or (named and isinstance(config.model, ClassifierConfig))
+    return load(config, split="test", count=VALIDATION) if wanted else None
 
 
 def load(config: RunConfig, **part: Any) -> Dataset:

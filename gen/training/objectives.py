@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.config import GANConfig, RunConfig, SegmentationConfig, VAEConfig, VAEGANConfig
+from gen.config import (
+    ClassificationConfig,
+    GANConfig,
+    RunConfig,
+    SegmentationConfig,
+    VAEConfig,
+    VAEGANConfig,
+)
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
@@ -290,12 +297,40 @@ class Segmentation:
         return inspect_masks(averaged["segmenter"], held)
 
 
+class Classification:
+    """Tell an image's class, by the cross-entropy of its label."""
+
+    averaged = ("classifier",)
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: ClassificationConfig) -> None:
+        self.modules, self.classifier = modules, modules["classifier"]
+        weights = self.classifier.parameters()
+        self.phases = (Phase("classifier", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """−log p(label|image) in nats."""
+        logits = self.classifier(batch.images).float()
+        loss = F.cross_entropy(logits, batch.labels)
+        return loss, {"loss/classifier": loss.detach(), "classifier/accuracy": right(logits, batch)}
+
+    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+        """Share of the held images that are named rightly."""
+        share = right(averaged["classifier"](held.images), held)
+        return Inspection(metrics={"classifier/held_accuracy": float(share)})
+
+
+def right(logits: Tensor, batch: Batch) -> Tensor:
+    """Share of images whose largest logit is their label's, 0-d."""
+    return (logits.argmax(1) == batch.labels).float().mean()
+
+
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "dcgan": GAN,
     "vae": VAE,
     "vaegan": VAEGAN,
     "unet": Segmentation,
     "fcn": Segmentation,
+    "classifier": Classification,
 }
 
 
