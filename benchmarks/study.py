@@ -18,8 +18,8 @@ import dataclasses
 import io
 import itertools
 import json
+import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,32 +199,36 @@ def repaired(decoder: Decoder, num: int) -> dict[str, Any] | None:
     }
 
 
-def run_cell(config: RunConfig, dataset: Dataset, judge: Judge, given: Any) -> dict[str, Any]:
-    """Train one cell point by point and measure at each; its run directory is not kept."""
+def run_cell(
+    config: RunConfig, folder: Path, dataset: Dataset, judge: Judge, num: int
+) -> dict[str, Any]:
+    """Train one cell point by point and measure at each."""
     costs = count_costs(config)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, dataset, Path(folder))
-        decoder = decoder_of(trainer.average.module)
-        points = [point(0, at_initialization(decoder), judge, given.num)]
-        seconds = 0.0
-        for number in range(1, POINTS + 1):
-            steps = config.training.steps * number // POINTS
-            training = dataclasses.replace(config.training, steps=steps)
-            trainer.config = dataclasses.replace(config, training=training)
-            clock = time.perf_counter()
-            with contextlib.redirect_stderr(io.StringIO()):  # eight lines of progress a run
-                stopped = trainer.run()
-            if stopped:
-                sys.exit(128 + stopped)
-            seconds += time.perf_counter() - clock
-            points.append(point(steps, decoder, judge, given.num))
+    shutil.rmtree(folder, ignore_errors=True)  # of a study that was stopped
+    folder.mkdir(parents=True)
+    trainer = Trainer(config, dataset, folder)
+    decoder = decoder_of(trainer.average.module)
+    points = [point(0, at_initialization(decoder), judge, num)]
+    seconds = 0.0
+    for number in range(1, POINTS + 1):
+        steps = config.training.steps * number // POINTS
+        training = dataclasses.replace(config.training, steps=steps)
+        trainer.config = dataclasses.replace(config, training=training)
+        clock = time.perf_counter()
+        with contextlib.redirect_stderr(io.StringIO()):  # eight lines of progress a run
+            stopped = trainer.run()
+        if stopped:
+            sys.exit(128 + stopped)
+        seconds += time.perf_counter() - clock
+        points.append(point(steps, decoder, judge, num))
     return {
+        "run": folder.name,
         "decoder_width": config.model.decoder_width,
         "parameters": {name: count for name, (count, _) in costs.items()},
         "flops": {name: count for name, (_, count) in costs.items()},
         "images_per_second": config.training.steps * config.training.batch_size / seconds,
         "points": points,
-        "repair": repaired(decoder, given.num),
+        "repair": repaired(decoder, num),
     }
 
 
@@ -239,7 +243,7 @@ def main() -> None:
     add("--seeds", type=int, default=3, help="runs of each cell")
     add("--size", type=int, default=32)
     add("--width", type=int, default=24)
-    add("--steps", type=int, default=1000)
+    add("--steps", type=int, default=800)
     add("--num", type=int, default=2048, help="images measured at each point")
     add("--features", default="random", help="of quality, as analyze.py quality takes them")
     add("--precision", default=precision(), choices=["fp32", "bf16"])
@@ -250,9 +254,8 @@ def main() -> None:
     given.outdir.mkdir(parents=True, exist_ok=True)
     file = given.outdir / "runs.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    settings = {
-        name: getattr(given, name) for name in ("size", "width", "steps", "num", "precision")
-    }
+    same = ("size", "width", "steps", "num", "precision", "features")
+    settings = {name: getattr(given, name) for name in same}
     done = [json.loads(line)["cell"] for line in lines]
 
     grid = itertools.product(given.data, range(given.seeds), given.models, given.upsamplers)
@@ -264,7 +267,10 @@ def main() -> None:
         if cell["data"] not in judges:
             dataset = open_dataset(config)
             judges[cell["data"]] = dataset, open_judge(dataset, given)
-        result = run_cell(config, *judges[cell["data"]], given)
+        name = "-".join(
+            [Path(cell["data"]).stem, cell["model"], cell["upsampler"], str(cell["seed"])]
+        )
+        result = run_cell(config, given.outdir / name, *judges[cell["data"]], given.num)
         with file.open("a") as lines_out:  # one write: shards share the file
             lines_out.write(json.dumps({"cell": cell, **result}) + "\n")
 
