@@ -3,8 +3,9 @@
     python benchmarks/segmentation.py --outdir runs/segmentation --picture docs/img/segmentation.png
 
 Each network is trained on `shapes` by the real command, with its defaults, and its logit maps of
-1024 images that it has not seen are measured. One JSON line per network goes to
-OUTDIR/results.jsonl; what stands there is not run again. Prints the tables of docs/segmentation.md.
+512 images that it has not seen are measured. One JSON line per network goes to
+OUTDIR/results.jsonl; what stands there is not run again, and several processes may share the work
+(`--only U-Net`). Prints the table of docs/segmentation.md.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ def core_seconds() -> float:
 def train(name: str, outdir: Path) -> dict[str, Any]:
     """Train one network as a user would; its figures."""
     model, options = NETWORKS[name]
-    command = ["train.py", model, *options, "--precision", precision(), "--outdir", str(outdir)]
-    before, there = core_seconds(), set(outdir.glob("*-shapes"))
+    parent = outdir / name.lower().replace(",", "").replace(" ", "-")
+    command = ["train.py", model, *options, "--precision", precision(), "--outdir", str(parent)]
+    before = core_seconds()
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    (run,) = set(outdir.glob("*-shapes")) - there
-    seconds = core_seconds() - before
+    run, seconds = max(parent.iterdir()), core_seconds() - before
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    measurement, _ = measure_path(run, periods=PERIODS, num=1024)
+    measurement, _ = measure_path(run, periods=PERIODS, num=512)
     levels = {
         str(number): {
             "level_dbc": period.level_dbc,
@@ -76,7 +77,13 @@ def train(name: str, outdir: Path) -> dict[str, Any]:
         for number, period in measurement.periods.items()
     }
     scores = {key: last[f"val/{key}"] for key in ("mean_iou", "pixel_accuracy")}
-    return {"name": name, "run": run.name, "core_seconds": seconds, **scores, "levels": levels}
+    return {
+        "name": name,
+        "run": str(run.relative_to(outdir)),
+        "core_seconds": seconds,
+        **scores,
+        "levels": levels,
+    }
 
 
 def shown(level: dict[str, Any]) -> str:
@@ -122,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--outdir", type=Path, default=Path("runs/segmentation"))
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--only", default="", help="train those whose name contains this, no table")
     given = parser.parse_args()
     outdir = given.outdir.resolve()
     outdir.mkdir(parents=True, exist_ok=True)
@@ -129,10 +137,12 @@ def main() -> None:
     lines = file.read_text().splitlines() if file.exists() else []
     results = {line["name"]: line for line in map(json.loads, lines)}
     for name in NETWORKS:
-        if name not in results:
+        if name not in results and given.only in name:
             results[name] = train(name, outdir)
             with file.open("a") as target:
                 target.write(json.dumps(results[name]) + "\n")
+    if given.only:
+        return
     print(table([results[name] for name in NETWORKS]))
     if given.picture:
         draw([*results.values()], outdir, given.picture)

@@ -142,6 +142,7 @@ def export(
     from gen.sampling import open_run, sample_images
 
     outdir = outdir.absolute()
+    _ = open_run(source, ema=ema, device="cpu").decoder  # a card shows images: fail before writing
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with new_folder(outdir) as folder:
         _write(source, folder, ema)
