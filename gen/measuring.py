@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gen.analysis.checkerboard import FEW, PERIODS, measure
+from gen import distributed
+from gen.analysis.checkerboard import FEW, PERIODS, Meter, measure
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
 from gen.data.decode import DataError
@@ -37,7 +38,7 @@ def open_images(
 
     Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
     """
-    from gen.predicting import map_batches, open_logit_maps
+    from gen.predicting import BATCH, map_batches, open_logit_maps
     from gen.sampling import open_run, sample_batches, sample_images
 
     if is_run(path) and selection.sheet:
@@ -50,11 +51,13 @@ def open_images(
     number = min(num, selection.max_images or num)
     if run.masks:
         maps, draw = open_logit_maps(run, inputs)
-        images = draw(number)
-        shape = next(map_batches(maps, images[:1])).shape[1:]
-        return ImageStream(shape, len(images), map_batches(maps, images))
+        batches = draw(number).split(BATCH)  # passes of one process, as they round
+        shape = next(map_batches(maps, batches[0][:1])).shape[1:]
+        mine = (map_batches(maps, batch) for batch in batches[selection.part(len(batches))])
+        return ImageStream(shape, sum(map(len, batches)), chain.from_iterable(mine))
     shape = tuple(sample_images(run.decoder, [0]).shape[1:])
-    samples = (batch.numpy() for batch in sample_batches(run.decoder, range(number)))
+    seeds = range(number)[selection.part(number)]
+    samples = (batch.numpy() for batch in sample_batches(run.decoder, seeds))
     return ImageStream(shape, number, samples)
 
 
@@ -69,7 +72,8 @@ def measure_path(
     """Measure images of `path`, against those of `reference`, in constant memory.
 
     The reference is read as images of the same size and channels. What is left out is said in one
-    line each on stderr, as is progress on a terminal. Up to three images are cut into tiles.
+    line each on stderr, as is progress on a terminal. Up to three images are cut into tiles. Of
+    several processes each looks at a share of the images; all return what one would have found.
 
     Returns:
         The measurement, and the first images as thumbnails, uint8 (n, C, H, W).
@@ -79,32 +83,57 @@ def measure_path(
         ValueError: As `measure`.
     """
     selection = selection or Selection()
-    kept: list[np.ndarray] = []
-    stream = open_images(path, selection, num, inputs)
-    images: Any = _watched(stream, path.resolve().name, kept)
+    shared = dataclasses.replace(selection, part=distributed.share)
+    stream = open_images(path, shared, num, inputs)
     few = stream.count < FEW
-    if few:  # an array, not a stream, is what `measure` cuts into tiles
-        images = np.concatenate([np.empty((0, *stream.shape), np.uint8), *images])
+    if few:  # no use in sharing them
+        shared, stream = selection, open_images(path, selection, num, inputs)
+    kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
+    images = _watched(stream, path.resolve().name, kept)
     real = None
     if reference:
         size = None if few else stream.shape[1:]
-        alike = dataclasses.replace(selection, size=size, channels=stream.shape[0])
+        alike = dataclasses.replace(shared, size=size, channels=stream.shape[0])
         real = _watched(open_images(reference, alike, num), "reference", [])
-    measurement = measure(images, periods, real, (0, 255))
-    return measurement, np.rint(np.concatenate(kept)).clip(0, 255).astype(np.uint8)
+    if few:  # an array, not a stream, is what `measure` cuts into tiles
+        array = np.concatenate([kept[0], *images])
+        measurement = measure(array, periods, real, (0, 255))
+        return measurement, _thumbnails(kept)
+    meter = _metered(images, periods)
+    other = _metered(real, periods) if real else None
+    firsts = [part for parts in distributed.gather(kept) for part in parts]
+    if distributed.rank():
+        return distributed.broadcast(None)
+    return distributed.broadcast((meter.compute(other), _thumbnails(firsts)))
+
+
+def _metered(images: Iterator[np.ndarray], periods: Sequence[int]) -> Meter:
+    """What all processes see of these images, on the first."""
+    meter = Meter(periods, (0, 255))
+    for batch in images:
+        meter.update(batch)
+    for other in distributed.gather(meter)[1:]:
+        meter.merge(other)
+    return meter
+
+
+def _thumbnails(kept: list[np.ndarray]) -> np.ndarray:
+    return np.rint(np.concatenate(kept)[:THUMBNAILS]).clip(0, 255).astype(np.uint8)
 
 
 def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Batches of a stream under a progress bar; the first images are kept."""
     from tqdm import tqdm
 
-    with tqdm(total=stream.count, unit="img", desc=label, disable=None) as progress:
+    quiet = True if distributed.rank() else None
+    total = stream.count // distributed.world()
+    with tqdm(total=total, unit="img", desc=label, disable=quiet) as progress:
         for batch in stream.batches:
             if missing := THUMBNAILS - sum(map(len, kept)):
                 kept.append(batch[:missing])
             yield batch
             progress.update(len(batch))
-    for note in stream.notes:
+    for note in dict.fromkeys(sum(distributed.gather(stream.notes), [])):
         print(f"{label}: {note}", file=sys.stderr)
 
 

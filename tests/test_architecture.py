@@ -33,7 +33,8 @@ ALLOWED = {
     },
     "gen/networks.py": {"gen.predicting", "gen.sampling"},
     "gen/measuring.py": {
-        "gen.analysis", "gen.data", "gen.predicting", "gen.sampling", "gen.training.checkpoint",
+        "gen.analysis", "gen.data", "gen.distributed", "gen.predicting", "gen.sampling",
+        "gen.training.checkpoint",
     },
     "gen/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},
     "gen/quality.py": {

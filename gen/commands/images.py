@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.output import check_file, write_json
+from gen import distributed
+from gen.commands.output import check_file, say, write_json
 from gen.options import Color, Command, GroupedOption, Size
 
 if TYPE_CHECKING:
@@ -85,16 +86,17 @@ def measure_images(
     )
     measurement, samples = measure_path(path, reference, periods, selection, num, inputs)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
-    click.echo(text, err=json_file == "-")
-    if json_file:
+    say(text, err=json_file == "-")
+    first = distributed.rank() == 0
+    if json_file and first:
         write_json(measurement.to_dict(), json_file)
-    if report:
+    if report and first:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         title = f"Checkerboards in {path.resolve().name}"
         page = write_report(measurement, report, samples, title, command)
         click.echo(f"Report: {page}", err=True)
     if fail_above is not None and (above := periods_above(measurement, fail_above)):
-        click.echo(f"Above {fail_above:g} dBc: {', '.join(above)}", err=True)
+        say(f"Above {fail_above:g} dBc: {', '.join(above)}")
         sys.exit(3)
 
 
