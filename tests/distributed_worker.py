@@ -16,7 +16,8 @@ from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
 from gen.training import objectives
 from gen.training.checkpoint import load_checkpoint
-from gen.training.loop import Means, Trainer, gradients, train_step
+from gen.training.loop import Trainer, gradients, train_step
+from gen.training.tally import Means
 from tests.conftest import small_config
 
 BATCH = 9  # 4 + 5 over two processes

@@ -102,7 +102,7 @@ def without_speed(rows):
 
 
 def test_noise_differs_by_process_and_is_kept(worked):
-    states = load_checkpoint(worked / "whole-0")["rng"]
+    states = load_checkpoint(worked / "whole-0")["processes"]
     assert len(states) == 2
     assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
 
@@ -117,7 +117,7 @@ def test_one_process_goes_on_with_a_run_of_two(worked, small_dataset, tmp_path, 
     trainer = Trainer(small_config("dcgan", batch_size=9, steps=7), small_dataset, tmp_path)
     trainer.load(load_checkpoint(worked / "whole-0"))
     said = capsys.readouterr().err
-    assert "1 process(es) go on with a run of 2" in said and "not bitwise" in said
+    assert "processes 2 → 1" in said and "not bitwise" in said
     assert said.count("\n") == 1
     assert trainer.run() == 0
-    assert len(load_checkpoint(tmp_path)["rng"]) == 1
+    assert len(load_checkpoint(tmp_path)["processes"]) == 1

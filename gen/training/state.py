@@ -107,7 +107,8 @@ class State:
         if rank >= len(states):
             torch.manual_seed(noise_seed(self.config.training.seed, rank, self.step))
             return
-        self.means.load(states[rank]["means"], self.device)
+        if len(states) == distributed.world():  # else some would hold means that others lack
+            self.means.load(states[rank]["means"], self.device)
         torch.set_rng_state(states[rank]["cpu"])
         if self.device.type == "cuda" and states[rank]["cuda"] is not None:
             torch.cuda.set_rng_state(states[rank]["cuda"], self.device)
