@@ -5,20 +5,34 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gen import distributed
+
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+ECHO = 2.0  # seconds in which several processes may be sent one signal twice
 
 
 @contextlib.contextmanager
 def _answered(answer: Callable[[int], None]) -> Iterator[None]:
-    """Answer the first SIGINT or SIGTERM; a second one kills."""
+    """Answer the first SIGINT or SIGTERM; a second one kills.
+
+    Of several processes none takes an echo for a second one: who ends a job often signals torchrun,
+    which passes it on, and all processes as well.
+    """
+    first = 0.0
 
     def handle(number: int, frame: Any) -> None:
-        for other in _ENDING:
-            signal.signal(other, signal.SIG_DFL)
-        answer(number)
+        nonlocal first
+        if first and time.monotonic() - first < ECHO:
+            return
+        again, first = bool(first), time.monotonic()
+        if again or distributed.world() == 1:  # from here on the system ends the process
+            for other in _ENDING:
+                signal.signal(other, signal.SIG_DFL)
+        signal.raise_signal(number) if again else answer(number)
 
     previous = {number: signal.signal(number, handle) for number in _ENDING}
     try:

@@ -2,9 +2,13 @@
 
 import json
 import os
+import resource
+import shlex
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +23,8 @@ from tests.training.test_loop import flat
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(world, *arguments):
-    """The processes of one group, without torchrun's own, which costs seconds."""
+def start(world, *arguments, limit=None):
+    """The processes of one group, without torchrun's own; none writes files beyond `limit`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,6 +39,8 @@ def start(world, *arguments):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit
+            and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
         )
         for rank in ranks
     ]
@@ -121,3 +127,88 @@ def test_one_process_goes_on_with_a_run_of_two(worked, small_dataset, tmp_path, 
     assert said.count("\n") == 1
     assert trainer.run() == 0
     assert len(load_checkpoint(tmp_path)["processes"]) == 1
+
+
+TRAIN = ["train.py", "dcgan", "--size", 16, "--width", 4, "--batch-size", 8, "--device", "cpu"]
+TRAIN += ["--log-every", 5, "--steps", 10**6]
+
+
+def training_began(folder, processes):
+    """Wait for the first row that says how training goes; returns the run's folder."""
+    run = folder / "00000-dcgan-shapes"
+    deadline = time.monotonic() + 120
+    while not ((run / "metrics.jsonl").exists() and "loss" in (run / "metrics.jsonl").read_text()):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    return run
+
+
+def test_sigterm_to_torchrun_is_saved_once_by_all(tmp_path):
+    """With an echo: cluster managers signal torchrun, which passes it on, and its children too."""
+    command = shlex.join(map(str, [sys.executable, *TRAIN, "--outdir", tmp_path]))
+    script = (  # the shell outlives its signal, to note how train.py ended
+        f"cd {tmp_path}; trap : TERM; (echo $BASHPID > pid.$RANK; cd {ROOT}; exec {command});"
+        "echo $? > code.$RANK"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        + ["--no-python", "bash", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        run = training_began(tmp_path, [process])
+        process.terminate()
+        for rank in range(2):
+            os.kill(int((tmp_path / f"pid.{rank}").read_text()), signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert [(tmp_path / f"code.{rank}").read_text() for rank in range(2)] == ["143\n"] * 2, said
+    step = load_checkpoint(run)["step"]
+    assert step > 0
+    assert said.count("Stopped and saved") == said.count(f"saved at step {step};") == 1
+
+
+def test_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    processes = start(2, *TRAIN, "--outdir", tmp_path)
+    run = training_began(tmp_path, processes)
+    processes[1].send_signal(signal.SIGINT)
+    codes, said = finish(processes)
+    assert codes == [130, 130], said
+    assert f"saved at step {load_checkpoint(run)['step']};" in said[0]
+    assert said[1] == ""
+
+
+def test_process_that_is_killed_ends_the_others(tmp_path):
+    processes = start(2, *TRAIN, "--outdir", tmp_path)
+    run = training_began(tmp_path, processes)
+    processes[1].kill()
+    clock = time.monotonic()
+    codes, said = finish(processes)
+    assert codes == [1, -signal.SIGKILL]
+    assert time.monotonic() - clock < 20
+    errors = [line for line in said[0].splitlines() if "Error" in line]
+    assert len(errors) == 1 and "lost contact" in errors[0], said
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+
+
+def test_full_disk_of_the_first_process_ends_all_with_one_line(tmp_path):
+    """RLIMIT_FSIZE makes the checkpoint of step 0 fail; the second process writes nothing."""
+    processes = start(2, *TRAIN, "--outdir", tmp_path, limit=8192)
+    codes, said = finish(processes)
+    assert codes == [1, 1], said
+    errors = [line for line in "".join(said).splitlines() if "Error" in line]
+    assert len(errors) == 1 and "File too large" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["vae", "--lr", "nan"], ["gan"], ["vae", "--steps", "1", "--size", "7"]]
+)
+def test_arguments_that_err_are_named_once(arguments):
+    codes, said = finish(start(2, "train.py", *arguments))
+    assert codes == [2, 2], said
+    assert said[1] == "" and "Error" in said[0]
