@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
                 kept.append(batch[:missing])
             yield batch
             progress.update(len(batch))
-    for note in dict.fromkeys(sum(distributed.gather(stream.notes), [])):
+    for note in dict.fromkeys(chain.from_iterable(distributed.gather(stream.notes))):
         print(f"{label}: {note}", file=sys.stderr)
 
 
