@@ -14,6 +14,8 @@ import torch
 from gen import distributed
 from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
+from gen.data.stream import Selection, Sheet
+from gen.measuring import measure_path
 from gen.training import objectives
 from gen.training.checkpoint import load_checkpoint
 from gen.training.loop import Trainer, gradients, train_step
@@ -83,6 +85,22 @@ def whole_and_resumed(dataset, folder):
     return digests
 
 
+def measured(folder):
+    """Measurements and thumbnails of a folder with a reference, an array, a sheet and a run."""
+    skip, sheet = Selection(skip_bad=True), Selection(sheet=Sheet((24, 24), 1), max_images=9)
+    cases = [
+        (folder / "photos", folder / "photos.npy", skip, 0),
+        (folder / "sheets", None, sheet, 0),
+        (folder / "few.npy", None, Selection(), 0),
+        (folder / "whole-0", None, Selection(), 70),
+    ]
+    found = []
+    for path, reference, selection, num in cases:
+        measurement, first = measure_path(path, reference, (2, 4), selection, num)
+        found.append({"numbers": measurement.to_dict(), "first": first.tolist()})
+    return found
+
+
 def main(folder):
     with distributed.joined():
         dataset = shapes()
@@ -92,7 +110,7 @@ def main(folder):
                 noiseless_steps(model, dataset, folder / model),
                 folder / model / f"{distributed.rank()}.pt",
             )
-        result = {"digests": whole_and_resumed(dataset, folder)}
+        result = {"digests": whole_and_resumed(dataset, folder), "measured": measured(folder)}
         (folder / f"result-{distributed.rank()}.json").write_text(json.dumps(result))
 
 

@@ -11,15 +11,17 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributed import TCPStore
 
 from gen.training.checkpoint import load_checkpoint
 from gen.training.loop import Trainer
 from tests import distributed_worker
 from tests.conftest import small_config
-from tests.training.test_loop import flat
+from tests.equality import run_differences
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,13 +65,36 @@ def finish(processes, timeout=120):
     return [p.returncode for p in processes], [out + err for out, err in said]
 
 
+def images_to_measure(folder):
+    """A folder with a bad file and one of another size, an array, sheets with empty cells."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (31, 24, 24, 3), np.uint8)
+    np.save(folder / "photos.npy", pixels)
+    np.save(folder / "few.npy", rng.integers(0, 255, (2, 128, 128, 1), np.uint8))
+    for name in ("photos", "sheets"):
+        (folder / name).mkdir()
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / "photos" / f"{index:02d}.png")
+    (folder / "photos" / "20.png").write_bytes(b"no image")
+    (folder / "photos" / "25.png").write_bytes((folder / "photos" / "25.png").read_bytes()[:-200])
+    Image.fromarray(pixels[0, :20]).save(folder / "photos" / "30.png")
+    for index in range(3):  # five tiles and an empty cell each
+        sheet = np.zeros((51, 76, 3), np.uint8)
+        for cell, image in enumerate(pixels[5 * index : 5 * index + 5]):
+            y, x = 1 + 25 * (cell // 3), 1 + 25 * (cell % 3)
+            sheet[y : y + 24, x : x + 24] = image
+        Image.fromarray(sheet).save(folder / "sheets" / f"{index}.png")
+
+
 @pytest.fixture(scope="module")
 def worked(start, tmp_path_factory):
     """The folder in which two processes have left what they did."""
     folder = tmp_path_factory.mktemp("worked")
+    images_to_measure(folder)
     codes, said = finish(start(2, "tests/distributed_worker.py", folder))
     assert codes == [0, 0], said
     assert said[1] == ""
+    (folder / "said").write_text(said[0])
     return folder
 
 
@@ -99,19 +124,7 @@ def test_processes_hold_the_same_bits_after_training(worked):
 
 
 def test_resumed_run_of_two_equals_the_unbroken_one(worked):
-    whole, broken = (flat(load_checkpoint(worked / f"{name}-0")) for name in ("whole", "broken"))
-    assert whole.keys() == broken.keys()
-    for key in whole.keys() - {"/config"}:
-        same = torch.equal if torch.is_tensor(whole[key]) else lambda a, b: a == b
-        assert same(whole[key], broken[key]), key
-    rows = [(worked / f"{name}-0" / "metrics.jsonl").read_text() for name in ("whole", "broken")]
-    assert len(set(map(without_speed, rows))) == 1
-
-
-def without_speed(rows):
-    """Rows of metrics.jsonl without what the clock says."""
-    parsed = [json.loads(row) for row in rows.splitlines()]
-    return json.dumps([{k: v for k, v in row.items() if "speed" not in k} for row in parsed])
+    assert run_differences(worked / "whole-0", worked / "broken-0") == []
 
 
 def test_noise_differs_by_process_and_is_kept(worked):
@@ -124,6 +137,35 @@ def test_only_the_first_process_writes(worked):
     for name in ("whole", "broken"):
         assert not list((worked / f"{name}-1").iterdir())
     assert len(list((worked / "whole-0").glob("events.*"))) == 1
+
+
+def test_shared_measurement_equals_that_of_one_process(worked, capsys):
+    first, second = (result["measured"] for result in results(worked))
+    alone = distributed_worker.measured(worked)
+    assert first == second
+    assert [len(case["first"]) for case in first] == [24, 9, 2, 24]
+    for shared, one in zip(first, alone, strict=True):
+        assert shared["first"] == one["first"]
+        assert_close(shared["numbers"], one["numbers"])
+    said = (worked / "said").read_text()
+    for note in ("images of other sizes left out", "tiles of one flat color"):
+        assert [line for line in said.splitlines() if note in line] == [
+            line for line in capsys.readouterr().err.splitlines() if note in line
+        ]
+
+
+def assert_close(a, b, where=""):
+    """Numbers of nested dicts and lists agree to 1e-9, all else exactly."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_close(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_close(*pair, f"{where}/{index}")
+    else:
+        assert a == (pytest.approx(b, rel=1e-9, abs=1e-9) if isinstance(b, float) else b), where
 
 
 def test_one_process_goes_on_with_a_run_of_two(worked, small_dataset, tmp_path, capsys):

@@ -103,6 +103,8 @@ class Selection:
         skip_bad: Count unreadable files in the notes instead of raising.
         background: Color under transparent pixels.
         max_pixels: Larger images are bad images.
+        part: The number of images → those to read. The parts that several processes read are
+            together what one would read, in the same order.
     """
 
     sheet: Sheet | None = None
@@ -113,6 +115,7 @@ class Selection:
     skip_bad: bool = False
     background: Color = WHITE
     max_pixels: int = MAX_PIXELS
+    part: Callable[[int], slice] = slice  # all
 
 
 def open_stream(path: Path, selection: Selection | None = None) -> ImageStream:
@@ -145,6 +148,8 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
     count = _count_tiles(path, size, sheet) * len(pixels)
     channels = selection.channels or (1 if pixels.shape[3] == 1 else 3)
     step = _batch_size(pixels[0].size)
+    if not sheet:
+        pixels = pixels[selection.part(count)]
 
     def parts() -> Generator[np.ndarray, None, None]:
         for start in range(0, len(pixels), step):
@@ -180,6 +185,9 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
             notes.append(f"{left} images of other sizes left out: {other}; measured: {_x(size)}")
     channels = selection.channels or (3 if any(file.color for file in files) else 1)
     largest = max(height * width for _, (height, width), _ in files)
+    if not sheet:
+        part = selection.part(count)
+        files, bad = files[part], [] if part.start else bad  # said by who reads the first part
 
     def parts() -> Generator[np.ndarray, None, None]:
         turned = 0
@@ -216,29 +224,35 @@ def _stream(
     selection: Selection,
     notes: list[str] | None = None,
 ) -> ImageStream:
-    """Join parts (n, H, W, C) to batches; drop empty cells of sheets; stop at `max_images`."""
+    """Join parts (n, H, W, C) to batches; drop empty cells of sheets; stop at `max_images`.
+
+    Only reading tells which tiles of sheets count, so sheets are parted here, and others before.
+    """
     notes = [] if notes is None else notes
     limit = min(count, selection.max_images or count)
+    wanted = selection.part(limit) if selection.sheet else slice(limit)
+    begin, end = wanted.start or 0, wanted.stop
     batch_size = _batch_size(channels * size[0] * size[1])
 
     def batches() -> Iterator[np.ndarray]:
-        held, number, taken, empty = [], 0, 0, 0
+        held, number, seen, empty = [], 0, 0, 0
         with closing(parts):
             for part in parts:
                 if selection.sheet:
                     flat = np.ptp(part, axis=(1, 2)).max(-1) == 0
                     part, empty = part[~flat], empty + int(flat.sum())
-                part = part[: limit - taken]
+                seen, before = seen + len(part), seen
+                part = part[max(0, begin - before) : end - before]
                 held.append(part)
-                number, taken = number + len(part), taken + len(part)
+                number += len(part)
                 if number >= batch_size:
                     yield np.concatenate(held).transpose(0, 3, 1, 2)
                     held, number = [], 0
-                if taken == limit:
+                if seen >= end:
                     break
         if number:
             yield np.concatenate(held).transpose(0, 3, 1, 2)
-        if empty:
+        if empty and end == limit:
             notes.append(f"{empty} tiles of one flat color (empty cells) left out")
 
     return ImageStream((channels, *size), limit, batches(), notes)
