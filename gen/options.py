@@ -138,7 +138,7 @@ class Command(click.Command):
         """Run, with all processes that torchrun started; what goes wrong is one line and a code."""
         debug = ctx.params.pop("debug", False)
         try:
-            with interruptible(), distributed.joined():
+            with distributed.joined(), interruptible():
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

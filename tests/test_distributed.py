@@ -1,6 +1,7 @@
 """Several processes act as one: real ones, over gloo."""
 
 import json
+import math
 import os
 import resource
 import shlex
@@ -124,7 +125,8 @@ def test_processes_hold_the_same_bits_after_training(worked):
 
 
 def test_resumed_run_of_two_equals_the_unbroken_one(worked):
-    assert run_differences(worked / "whole-0", worked / "broken-0") == []
+    found = run_differences(worked / "whole-0", worked / "broken-0")
+    assert [path for path in found if not path.endswith("config/training/steps")] == []
 
 
 def test_noise_differs_by_process_and_is_kept(worked):
@@ -147,15 +149,14 @@ def test_shared_measurement_equals_that_of_one_process(worked, capsys):
     for shared, one in zip(first, alone, strict=True):
         assert shared["first"] == one["first"]
         assert_close(shared["numbers"], one["numbers"])
-    said = (worked / "said").read_text()
-    for note in ("images of other sizes left out", "tiles of one flat color"):
-        assert [line for line in said.splitlines() if note in line] == [
-            line for line in capsys.readouterr().err.splitlines() if note in line
-        ]
+    notes = [text.splitlines() for text in (capsys.readouterr().err, (worked / "said").read_text())]
+    for note in ("1 images of other sizes left out", "2 tiles of one flat color"):
+        for said in notes:
+            assert sum(note in line for line in said) == 1
 
 
 def assert_close(a, b, where=""):
-    """Numbers of nested dicts and lists agree to 1e-9, all else exactly."""
+    """Numbers of nested dicts and lists agree to 1e-9, in dB to 1e-9 of the amplitude."""
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:
@@ -165,7 +166,8 @@ def assert_close(a, b, where=""):
         for index, pair in enumerate(zip(a, b, strict=True)):
             assert_close(*pair, f"{where}/{index}")
     else:
-        assert a == (pytest.approx(b, rel=1e-9, abs=1e-9) if isinstance(b, float) else b), where
+        bound = 20 * math.log10(1 + 1e-9) if "db" in where.split("/")[-1] else 1e-9
+        assert a == (pytest.approx(b, rel=1e-9, abs=bound) if isinstance(b, float) else b), where
 
 
 def test_one_process_goes_on_with_a_run_of_two(worked, small_dataset, tmp_path, capsys):
@@ -259,4 +261,4 @@ def test_full_disk_of_the_first_process_ends_all_with_one_line(start, tmp_path):
 def test_arguments_that_err_are_named_once(start, arguments):
     codes, said = finish(start(2, "train.py", *arguments))
     assert codes == [2, 2], said
-    assert said[1] == "" and "Error" in said[0]
+    assert "".join(said).count("Error") == 1
