@@ -17,7 +17,9 @@ from gen.training.agreement import confusion, inspect_masks, margins, mean_iou, 
 from gen.training.checkpoint import load_checkpoint
 from gen.training.loop import Trainer
 from gen.training.losses import SEGMENTATION_LOSSES, dice_loss, pixel_cross_entropy
-from tests.conftest import SEGMENTERS, small_config
+from tests.conftest import small_config
+
+SEGMENTERS = ["unet", "fcn"]
 
 
 def example(classes=3, ignored=0.3, seed=0):
