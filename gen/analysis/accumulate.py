@@ -8,16 +8,17 @@ equations
 
 are cross-correlations: with x̃ = IFFT(X/v), u = IFFT(1/v), x_B = IFFT(X on B), r_B = IFFT(|X|² on B)
 
-    b₁ = FFT(x̃·x_B),  b₂ = FFT(x̃·w),  M₁₁ = FFT(u·r_B),  M₁₂ = FFT(u·IFFT(X·W)),  M₂₂ = FFT(u·r_w)
+    b₁ = FFT(x̃·x_B),   M₁₁ = FFT(u·r_B)
 
 hold at every shift k at once, lattice or not. Summed over images before the FFT they give the gain
 everywhere; folded modulo the period they give each image's own terms on the lattice. W has nine
-bins, so what involves it is a small matrix product.
+bins ("taps"), so what involves it is a sum over nine shifts of X/v or 1/v.
 
 The weights 1/v come from the image itself: ln v(f) is the least-squares fit of ln|X(f)|², away from
 the lattice and from DC, by 1, ln r, its bend, and the two axis ridges. Five numbers fitted to
 hundreds of bins hardly know any single one, so the estimate stays unbiased; nothing depends on
-other images, so any split of the data gives the same sums.
+other images, so any split of the data gives the same sums. All five are even in f_y and in f_x: u
+is a cosine transform of a quarter of the plane.
 
 What belongs to one image is float32: its rounding, 1e-5 grey levels, is a thousandth of
 `NOISE_FLOOR`. Sums over images are float64.
@@ -31,9 +32,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.lattice import Bin, baseband, lattice_lines, near_lattice, neighbors, to_bin
-from gen.analysis.matrices import excess_bins, lattice_fourier, synthesis, whitening_basis
-from gen.analysis.spectrum import Spectrum, hann
+from gen.analysis.lattice import Bin, lattice_lines, near_lattice, neighbors, to_bin
+from gen.analysis.matrices import (
+    cosines,
+    excess_bins,
+    lattice_fourier,
+    row_synthesis,
+    tapped_bins,
+    whitening_basis,
+)
+from gen.analysis.spectrum import Spectrum, hann, magnitude, over_images
 
 MID_GREY = 127.5
 # A hundredth of a grey level of white noise keeps the weight of a smooth image finite.
@@ -70,35 +78,39 @@ class CropSums:
         height, width = self.size
         self.window = hann(height, width)
         self.window32 = self.window.float()
+        self.moments = torch.stack([self.window32, torch.ones(self.size)], -1).flatten(0, 1)
         # |∂| at the far border has no partner: differences are taken of the flattened image.
-        self.trace_windows = self.window32.repeat(len(TRACES), 1, 1, 1, 1)
-        self.trace_windows[0::2, ..., -1] = 0
-        self.trace_windows[1:, ..., -1, :] = 0
+        self.trace_windows = self.window32.repeat(len(TRACES), 1, 1)
+        self.trace_windows[0::2, :, -1] = 0
+        self.trace_windows[1:, -1] = 0
+        self.stencils = torch.from_numpy(np.stack([excess_bins(k, self.size) for k in self.bins]))
+        basis, self.fit = (m.float() for m in whitening_basis(self.periods, self.size))
+        half = basis.unflatten(-1, self.size)[..., : width // 2 + 1]
+        self.negative_basis = half.flatten(1)
+        self.cosines = [cosines(n).float() for n in self.size]
+
+        # W: its taps around DC, on the half plane, and around every line.
         transform = torch.fft.fft2(self.window).real
         transform[transform.abs() < 1e-9 * transform[0, 0]] = 0
-        self.window_power = torch.fft.ifft2(transform**2).real
-        self.taps = transform.flatten().nonzero()[:, 0]
-        self.tap_values = transform.flatten()[self.taps].float()
-        self.synthesis = synthesis(self.window, self.taps)
-        self.negative_basis, self.fit = (
-            m.float() for m in whitening_basis(self.periods, self.size)
-        )
-        masks = [torch.from_numpy(baseband(p, self.size)) for p in self.periods]
-        self.masks = [mask.float() for mask in masks]
-        self.base = torch.stack(masks).any(0).flatten().nonzero()[:, 0]
-        self.repeat = math.lcm(*self.periods)
-        self.fourier = lattice_fourier(self.lines, self.repeat, width)
-        pairs = torch.einsum("fl,st->fstl", self.fourier, torch.eye(2))
-        self.pair_fourier = pairs.reshape(2 * len(self.fourier), -1)
-        spots = torch.from_numpy(self.bins % self.size)
-        self.spots = spots[:, 0] * width + spots[:, 1]
-        moved = [transform.square().roll(tuple(k), (0, 1)).flatten() for k in self.bins]
-        self.window_taps = torch.stack(moved, -1).float() / (height * width)
-        self.stencils = torch.from_numpy(np.stack([excess_bins(k, self.size) for k in self.bins]))
+        self.taps = transform.nonzero().numpy()
+        self.tap_values = transform[tuple(self.taps.T)]
+        self.half_taps = transform[:, : width // 2 + 1].flatten().nonzero()[:, 0]
+        self.half_values = transform[:, : width // 2 + 1].flatten()[self.half_taps].float()
+        self.tapped, self.tapped_sign = tapped_bins(self.bins, self.taps, self.size)
+        self.own_taps, self.own_sign = tapped_bins(np.zeros((1, 2), int), self.taps, self.size)
+        self.spots, self.spots_sign = tapped_bins(self.bins, np.zeros((1, 2), int), self.size)
+        self.tapped_basis = self.negative_basis[:, self.tapped]
 
-    def _fold(self, images: Tensor) -> Tensor:
-        """Sum rows modulo Q, the period of all lines: (…, H, W) or (…, H, W·2) → (…, Q·W·…)."""
-        return images.unflatten(-2, (-1, self.repeat)).sum(-3).flatten(-2)
+        # The baseband's half plane of each period; rows folded modulo Q, the period of all lines.
+        self.reach = {p: [(n - 1) // (2 * p) for n in self.size] for p in self.periods}
+        rows = torch.fft.fftfreq(height, 1 / height).round().abs()[:, None]
+        self.rows = {p: (rows <= reach[0]).float() for p, reach in self.reach.items()}
+        self.synthesis = {p: row_synthesis(reach[1], width) for p, reach in self.reach.items()}
+        self.repeat = math.lcm(*self.periods)
+        self.fourier = {
+            p: lattice_fourier({p: own}, self.repeat, width) for p, own in self.lines.items()
+        }
+        self.all_fourier = lattice_fourier(self.lines, self.repeat, width)
 
     def add(self, images: Tensor) -> Tensor:
         """Add images (N, C, H, W) in grey levels; returns the gains (N, lines) of luma by image."""
@@ -111,80 +123,98 @@ class CropSums:
         A channel of an image that is flat carries no signal and is left out.
         """
         images = images[..., : self.size[0], : self.size[1]].float()
-        mean = total(images * self.window32) / self.window32.sum()
-        images = images - mean[..., None, None]
         pixels = self.size[0] * self.size[1]
-        variance = total(images.square()) / pixels - (total(images) / pixels) ** 2
+        weighted, plain = (images.flatten(2) @ self.moments).unbind(-1)
+        mean = weighted / self.moments[:, 0].sum()
+        images = images - mean[..., None, None]
+        energy = torch.linalg.vector_norm(images.flatten(2), dim=-1).square()
+        variance = energy / pixels - (plain / pixels - mean) ** 2
         counted = (variance > NOISE_FLOOR**2).float()
-        images *= counted[..., None, None]
+        if not counted.all():
+            images *= counted[..., None, None]
         centered = self.window32 * images
-        spectrum = torch.fft.fft2(centered)
-        bins = spectrum.flatten(2)
-        power = magnitude(spectrum[..., : self.size[1] // 2 + 1])
-        weights, level = self.whiten(power)
-        weights *= counted[..., None, None]
-        u = noise_weight(counted, level)
+        spectrum = torch.fft.rfft2(centered)
+        power = magnitude(spectrum)
+        weights, fitted = self.whiten(power)
+        u = noise_weight(counted, fitted[..., 5])
         record = {"variance": variance, "counted": counted, "weight": u}
         record["excess"] = power.flatten(2).index_select(-1, self.stencils.flatten())
-        record["line"] = bins.index_select(-1, self.spots)
-        wide = power.double()
-        self.spectrum.add_power(wide, counted.double())
-        self._sum("noise", (wide * u.double().square()[..., None, None]).sum(0))
-        self._sum("mean", (centered * u[..., None, None]).sum(0, dtype=torch.float64))
+        record["line"] = view2(_select(spectrum, self.spots, self.spots_sign))
+        self.spectrum.add_power(power, counted)
+        self._sum("noise", over_images(power * u.square()[..., None, None]))
+        self._sum("mean", over_images(centered.mul_(u[..., None, None])))
         record |= self._trace(images, counted)
         # The window-weighted mean returns as a multiple of W, relative to mid-grey: then A is the
         # grid at mid-grey, well conditioned, and g is what it was.
-        offset = ((mean - MID_GREY) * counted)[..., None] * self.tap_values
-        bins.index_add_(-1, self.taps, offset.to(bins.dtype))
-        record["m22"] = weights.flatten(2) @ self.window_taps
-        record["gain"] = self._gain(spectrum, weights, level)
+        bins = spectrum.flatten(2)
+        offset = ((mean - MID_GREY) * counted)[..., None] * self.half_values
+        bins.index_add_(-1, self.half_taps, offset.to(bins.dtype))
+        near_dc = magnitude(bins.index_select(-1, self.half_taps))
+        power.flatten(2).index_copy_(-1, self.half_taps, near_dc)
+        record |= self._around(spectrum, weights, fitted, counted)
+        record |= self._gain(spectrum, power, weights)
         self.records.append(record)
 
     def whiten(self, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights 1/v of each image from its |X|² (N, C, H, W//2+1), and its mean log noise power.
+        """Weights 1/v of each image from its |X|² on the half plane; the fit behind them.
 
-        Shapes (N, C, H, W) and (N, C).
+        Shapes (N, C, H, W//2+1) → (N, C, H, W//2+1) and (N, C, 6): the coefficients of ln v, less
+        what `TEMPER` gives back, and the mean log noise power.
         """
         floor = NOISE_FLOOR**2 * float(self.window.square().sum())
-        logs = (power.float() + floor).log().flatten(2)
-        fitted, level = (logs @ self.fit).split((5, 1), -1)
-        fitted[..., :1] += (TEMPER - 1) * level
-        weights = torch.exp(fitted @ self.negative_basis)
-        return weights.view(*power.shape[:2], *self.size), level[..., 0]
+        fitted = (power + floor).log_().flatten(2) @ self.fit
+        fitted[..., 0] += (TEMPER - 1) * fitted[..., 5]
+        return (fitted[..., :5] @ self.negative_basis).exp_().view(power.shape), fitted
 
-    def _gain(self, spectrum: Tensor, weights: Tensor, level: Tensor) -> Tensor:
-        """Sum the normal equations everywhere; their lattice coefficients by image.
+    def _around(
+        self, spectrum: Tensor, weights: Tensor, fitted: Tensor, counted: Tensor
+    ) -> dict[str, Tensor]:
+        """X and 1/v at the taps around the lines and X around DC, by image, for `_window_terms`.
 
-        Shape (N, C, 1 + periods, 2, 2·lines): b₂ and M₁₂, then b₁ and M₁₁ of each period. An
-        inverse FFT brings back two real images, as a pair re, im. The unit between the magnitudes
-        of both keeps either from drowning in the other's rounding; it cancels in the products.
+        Summed over images: 1/v times 1 and times the conjugate taps of X (re, im), on the quarter
+        plane.
         """
-        bins = spectrum.flatten(2)
-        base = bins.index_select(-1, self.base)
-        power = magnitude(base)
-        unit = (power.amax(-1).sqrt() * torch.exp(level / 2)).clamp(min=1).sqrt()[..., None]
-        low = torch.zeros_like(spectrum)
-        packed = torch.complex(base.real, base.imag + power / unit)
-        low.flatten(2).index_copy_(-1, self.base, packed)
-        taps = bins.index_select(-1, self.taps) * (self.tap_values / unit)
-        taps = torch.view_as_real(taps).flatten(2)
-        smooth = torch.cat([torch.ones_like(taps[..., :1]), taps], -1) @ self.synthesis
-        torch.view_as_real(bins)[..., 1] += unit
-        pair = torch.fft.ifft2(spectrum.mul_(weights))  # IFFT(X/v), unit·IFFT(1/v)
-        pair = torch.view_as_real(pair).flatten(3)
-        products = [("b2", "m12", smooth.view(pair.shape))]
-        for period, mask in zip(self.periods, self.masks, strict=True):
-            other = torch.view_as_real(torch.fft.ifft2(low * mask)).flatten(3)
-            products.append((f"b1/{period}", f"m11/{period}", other))
+        near = (fitted[..., :5] @ self.tapped_basis).exp_() * counted[..., None]
+        moved = view2(_select(spectrum, self.tapped, self.tapped_sign))
+        own = view2(_select(spectrum, self.own_taps, -self.own_sign)).flatten(2)
+        rows = torch.cat([counted[..., None], own], -1).double().permute(1, 2, 0)
+        quarter = weights[..., : self.size[0] // 2 + 1, :].transpose(0, 1).double()
+        self._sum("weights", (rows @ quarter.flatten(2)).unflatten(-1, quarter.shape[2:]))
+        return {"near": near, "moved": moved, "own": own}
+
+    def _window_terms(self, near: Tensor, moved: Tensor, own: Tensor) -> Tensor:
+        """b₂, M₁₂ (re, im) and M₂₂ (N, C, lines, 5) of every image, summed over the taps of W."""
+        taps = len(self.taps)
+        values = self.tap_values / (self.size[0] * self.size[1])
+        near, moved = near.unflatten(2, (-1, taps)), moved.unflatten(2, (-1, taps))
+        b2 = (moved * (near * values)[..., None]).sum(3)
+        m12 = near @ (own.unflatten(2, (taps, 2)) * values[:, None])
+        m22 = near @ (values * self.tap_values)
+        return torch.cat([b2, m12, m22[..., None]], -1)
+
+    def _gain(self, spectrum: Tensor, power: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Sum x̃·x_B and u·r_B of each period; their lattice coefficients by image, b₁ and M₁₁."""
+        height, width = self.size
+        white = spectrum * weights
+        self._sum("white", over_images(view2(white)))
+        pair = torch.empty(*power.shape[:2], 2, height, width)
+        pair[:, :, 0] = torch.fft.irfft(torch.fft.ifft(white, dim=-2), n=width, dim=-1)
+        quarter = weights[..., : height // 2 + 1, :]
+        pair[:, :, 1] = self.cosines[0].T @ (quarter @ self.cosines[1])
         coefficients = []
-        for first, second, other in products:
-            product = other.mul_(pair)
-            both = product.sum(0, dtype=torch.float64)
-            self._sum(first, both[..., 0::2])
-            self._sum(second, both[..., 1::2])
-            coefficients.append(self._fold(product) @ self.pair_fourier)
-        self._sum("weights", weights.sum(0, dtype=torch.float64))
-        return torch.stack(coefficients, 2).unflatten(-1, (2, -1))
+        for period in self.periods:
+            columns = slice(self.reach[period][1] + 1)
+            low = torch.stack([spectrum[..., columns], power[..., columns] + 0j], 2)
+            low = torch.fft.ifft(low.mul_(self.rows[period]), dim=-2)
+            product = (view2(low).flatten(-2) @ self.synthesis[period]).mul_(pair)
+            self._sum(f"product/{period}", over_images(product))
+            coefficients.append(self._fold(product) @ self.fourier[period])
+        b1, m11 = torch.cat([c.unflatten(-1, (2, -1)) for c in coefficients], -1).unbind(2)
+        return {"b1": b1, "m11": m11[:, :, 0]}
+
+    def _fold(self, images: Tensor) -> Tensor:
+        """Sum rows modulo Q, the period of all lines: (…, H, W) → (…, Q·W)."""
+        return images.unflatten(-2, (-1, self.repeat)).sum(-3).flatten(-2)
 
     def _trace(self, images: Tensor, counted: Tensor) -> dict[str, Tensor]:
         """Sum the windowed variation maps; their share in it and lattice coefficients by image."""
@@ -198,44 +228,35 @@ class CropSums:
         ):
             torch.sub(source[step:], source[:-step], out=out[:-step])
             out[-step:] = 0
-        maps = maps.abs_().mul_(self.trace_windows)
-        amount = maps.flatten(3).sum(-1)
-        share = torch.where(amount > 1e-6, counted / amount.clamp(min=1e-6), 0.0)
-        maps *= share[..., None, None]
-        for name, summed in zip(TRACES, maps.sum(1, dtype=torch.float64), strict=True):
-            self._sum(f"trace/{name}", summed)
-        depth = self._fold(maps) @ self.fourier
-        return {"share": share.movedim(0, -1), "depth": depth.movedim(0, 2)}
+        maps = maps.movedim(0, 2).abs_().mul_(self.trace_windows)  # (N, C, maps, H, W)
+        folded = self._fold(maps)
+        amount = folded.sum(-1)
+        share = torch.where(amount > 1e-6, counted[..., None] / amount.clamp(min=1e-6), 0.0)
+        self._sum("trace", over_images(maps.mul_(share[..., None, None])))
+        depth = (folded @ self.all_fourier) * share[..., None]
+        return {"share": share, "depth": depth.unflatten(-1, (2, -1))}
 
     def reduce(self) -> Tensor:
         """Add up second moments of all that is recorded; returns luma's gains (N, lines)."""
-        r = {}
-        for name, first in self.records[0].items():
-            wide = torch.promote_types(first.dtype, torch.float64)
-            r[name] = torch.cat([record[name] for record in self.records]).to(wide)
+        r = {
+            name: torch.cat([record[name] for record in self.records]).double()
+            for name in self.records[0]
+        }
         self.records = []
         self._sum("variance", (r["variance"] * r["counted"]).sum(0))
         self._sum("excess", second_moments(r["excess"].unflatten(-1, self.stencils.shape)))
         u = r["weight"]
         self._sum("weight", u.sum(0))
-        z = r["line"] / self.window.sum() * u[..., None]
+        z = r["line"] / self.window.sum() * u[..., None, None]
         self._sum("line", second_moments(with_weight(z, u)))
         for i, name in enumerate(TRACES):
-            depth = torch.complex(*r["depth"][:, :, i].chunk(2, -1))
             one = (r["share"][..., i] > 0).double()
-            self._sum(f"depth/{name}", second_moments(with_weight(depth, one)))
-        terms = self._terms(r["gain"], r["m22"])
-        self._sum("gain", second_moments(gain_terms(*terms)))
-        return single_gain(*(term[:, 0] for term in terms)).to(torch.complex64)
-
-    def _terms(self, gain: Tensor, m22: Tensor) -> tuple[Tensor, ...]:
-        """b₁, b₂, M₁₁, M₁₂, M₂₂ (N, C, lines), b₁ and M₁₁ of each line from its own period."""
-        values = torch.complex(*gain.chunk(2, -1))
-        b2, m12 = values[:, :, 0].unbind(2)
-        counts = [len(self.lines[p]) for p in self.periods]
-        own = [part[:, :, i] for i, part in enumerate(values[:, :, 1:].split(counts, -1))]
-        b1, m11 = torch.cat(own, -1).unbind(2)
-        return b1, b2, m11.real, m12, m22
+            self._sum(f"depth/{name}", second_moments(with_weight(r["depth"][:, :, i].mT, one)))
+        window = self._window_terms(r["near"], r["moved"], r["own"])
+        terms = torch.cat([r["b1"].mT, r["m11"][..., None], window], -1)
+        terms = torch.cat([terms[..., GAIN_ORDER], torch.ones_like(terms[..., :1])], -1)
+        self._sum("gain", second_moments(terms))
+        return single_gain(terms[:, 0]).to(torch.complex64)
 
     def _sum(self, name: str, value: Tensor) -> None:
         if name in self.sums:
@@ -250,15 +271,20 @@ class CropSums:
             self._sum(name, value)
 
 
-def total(images: Tensor) -> Tensor:
-    """Sum over pixels: (N, C, H, W) → (N, C)."""
-    return images.flatten(2).sum(-1)
+# b₁, M₁₁, b₂, M₁₂, M₂₂ as they are computed → b₁, b₂, M₁₁, M₁₂, M₂₂; complex ones as re, im.
+GAIN_ORDER = [0, 1, 3, 4, 2, 5, 6, 7]
 
 
-def magnitude(spectrum: Tensor) -> Tensor:
-    """|X|² without the square root that `abs` would take."""
-    squares = torch.view_as_real(spectrum).square()
-    return squares[..., 0] + squares[..., 1]
+def view2(values: Tensor) -> Tensor:
+    """Complex (…) as real (…, 2)."""
+    return torch.view_as_real(values)
+
+
+def _select(spectrum: Tensor, bins: Tensor, sign: Tensor) -> Tensor:
+    """Bins of the full plane (N, C, K) from the half plane; `sign` is -1 where it is mirrored."""
+    found = spectrum.flatten(2).index_select(-1, bins)
+    torch.view_as_real(found)[..., 1] *= sign
+    return found
 
 
 def noise_weight(counted: Tensor, level: Tensor) -> Tensor:
@@ -267,24 +293,23 @@ def noise_weight(counted: Tensor, level: Tensor) -> Tensor:
 
 
 def with_weight(values: Tensor, weight: Tensor) -> Tensor:
-    """Complex (N, C, L) and weights (N, C) as real vectors (N, C, L, 3): re, im, weight."""
-    return torch.stack([values.real, values.imag, weight[..., None].expand(values.shape)], -1)
+    """Real vectors (N, C, L, 3) from values (N, C, L, 2) and weights (N, C)."""
+    column = weight[..., None, None].expand(*values.shape[:3], 1)
+    return torch.cat([values, column], -1)
 
 
 def second_moments(values: Tensor) -> Tensor:
     """Sum over images of outer products: (N, C, L, K) → (C, L, K, K)."""
-    n, c, lines, k = values.shape
-    flat = values.permute(1, 2, 3, 0).reshape(c * lines, k, n)
-    return (flat @ flat.mT).reshape(c, lines, k, k)
+    return torch.einsum("nclk,nclj->clkj", values, values)
 
 
-def gain_terms(b1: Tensor, b2: Tensor, m11: Tensor, m12: Tensor, m22: Tensor) -> Tensor:
-    """Real vector (…, 9) of one image's normal equations; the last entry is 1."""
-    parts = [b1.real, b1.imag, b2.real, b2.imag, m11, m12.real, m12.imag, m22]
-    return torch.stack([*parts, torch.ones_like(m11)], -1)
-
-
-def single_gain(b1: Tensor, b2: Tensor, m11: Tensor, m12: Tensor, m22: Tensor) -> Tensor:
-    """Gain of each image by itself: its own 2×2 normal equations, solved."""
+def single_gain(terms: Tensor) -> Tensor:
+    """Gain of each image by itself: its own 2×2 normal equations (…, 9), solved."""
+    b1, b2 = (
+        torch.complex(terms[..., 0], terms[..., 1]),
+        torch.complex(terms[..., 2], terms[..., 3]),
+    )
+    m12 = torch.complex(terms[..., 5], terms[..., 6])
+    m11, m22 = terms[..., 4], terms[..., 7]
     determinant = (m11 * m22 - m12.abs().square()).clamp(min=1e-300)
     return (b1 * m22 - b2 * m12) / determinant

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -251,10 +252,13 @@ def one_thread() -> Iterator[None]:
 
 def fingerprints(planes: Tensor) -> Tensor:
     """Four random projections of each image (N, C, H, W) → (N, 4): equal for equal images."""
-    pixels = planes.flatten(2)
-    generator = torch.Generator().manual_seed(0)
-    marks = pixels @ torch.randn(pixels.shape[2], 4, generator=generator)
-    return torch.einsum("ncm,c->nm", marks, torch.arange(1.0, 1 + pixels.shape[1]))
+    marks = planes.flatten(2) @ _directions(planes.shape[2] * planes.shape[3])
+    return torch.einsum("ncm,c->nm", marks, torch.arange(1.0, 1 + planes.shape[1]))
+
+
+@functools.lru_cache(maxsize=4)
+def _directions(pixels: int) -> Tensor:
+    return torch.randn(pixels, 4, generator=torch.Generator().manual_seed(0))
 
 
 def _batches(images: Any) -> Iterable[Any]:

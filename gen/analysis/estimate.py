@@ -146,13 +146,9 @@ def _replica(crop: CropSums) -> Amplitude:
 def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Values, ...]:
     """Solve the summed normal equations at every shift, then the sandwich on the lattice."""
 
-    def everywhere(name: str) -> NDArray[np.complex128]:
-        return torch.fft.fft2(crop.sums[name]).numpy()
-
-    b1, m11 = everywhere(f"b1/{period}"), everywhere(f"m11/{period}").real
-    b2, m12 = everywhere("b2"), everywhere("m12")
-    spread = torch.fft.ifft2(crop.sums["weights"]).real
-    m22 = torch.fft.fft2(spread * crop.window_power).real.numpy()
+    products = torch.fft.fft2(crop.sums[f"product/{period}"]).numpy()  # (C, 2, H, W)
+    b1, m11 = products[:, 0], products[:, 1].real
+    b2, m12, m22 = _window_terms(crop)
     # Sums that one image dominates can cancel down to float32 rounding, or below zero.
     m11, m22 = (np.maximum(m, ROUNDING * m.max((-2, -1), keepdims=True)) for m in (m11, m22))
     determinant = np.maximum(m11 * m22 - np.abs(m12) ** 2, ROUNDING * m11 * m22 + FLOOR)
@@ -183,6 +179,21 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
     counted = crop.spectrum.sums["count"].numpy()[:, None]
     test_df = c * np.maximum(counted - 2, 1)
     return g, covariance, df, test_df, around, around_df
+
+
+def _window_terms(crop: CropSums) -> tuple[Values, ...]:
+    """b₂, M₁₂ and M₂₂ at every shift (C, H, W): sums over the taps of W of the moved sums."""
+    height, width = crop.size
+    pixels = torch.fft.irfft2(torch.view_as_complex(crop.sums["white"]), s=crop.size)
+    b2 = torch.fft.fft2(pixels * crop.window).numpy()
+    near, far = (np.minimum(np.arange(n), n - np.arange(n)) for n in crop.size)
+    plane = crop.sums["weights"].numpy()[:, :, near[:, None], far]  # (C, 1 + 2·taps, H, W)
+    m12, m22 = np.zeros_like(b2), np.zeros(b2.shape)
+    for t, ((ky, kx), value) in enumerate(zip(crop.taps, crop.tap_values.tolist(), strict=True)):
+        moved = np.roll(plane[:, [0, 1 + 2 * t, 2 + 2 * t]], (-ky, -kx), (-2, -1))
+        m12 += value * (moved[:, 1] + 1j * moved[:, 2])
+        m22 += value**2 * moved[:, 0]
+    return b2, m12 / (height * width), m22 / (height * width)
 
 
 def _real_form(m11: Values, m12: NDArray, m22: Values) -> Values:
@@ -260,7 +271,8 @@ def _line(crop: CropSums) -> Amplitude:
 
 
 def _trace(crop: CropSums, name: str, counted: Values) -> Amplitude:
-    return _coherent(crop, crop.sums[f"trace/{name}"], crop.sums[f"depth/{name}"], counted, 1.0)
+    mean = crop.sums["trace"][:, TRACES.index(name)]
+    return _coherent(crop, mean, crop.sums[f"depth/{name}"], counted, 1.0)
 
 
 def _excess(crop: CropSums, line: NDArray[np.complex128]) -> LogRatio:

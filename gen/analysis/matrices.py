@@ -55,20 +55,31 @@ def excess_bins(center: np.ndarray, size: Bin) -> np.ndarray:
     return ky * (size[1] // 2 + 1) + kx
 
 
-def synthesis(window: Tensor, taps: Tensor) -> Tensor:
-    """Matrix (1 + 2·taps, H·W·2): from (1, re and im of some bins) to pairs (window, their IFFT).
+def cosines(length: int) -> Tensor:
+    """Inverse DFT (n//2+1, n) of a real even sequence, from its half."""
+    bins = torch.arange(length // 2 + 1, dtype=torch.float64)[:, None]
+    weight = torch.where((bins == 0) | (2 * bins == length), 1.0, 2.0) / length
+    return weight * torch.cos(2 * math.pi * bins * torch.arange(length) / length)
 
-    `taps` are flat bins of the full plane; only the real part of the IFFT comes out.
+
+def row_synthesis(reach: int, width: int) -> Tensor:
+    """Inverse DFT (2·(reach+1), W) of a real row from its bins 0 … reach, each as re, im."""
+    bins = torch.arange(reach + 1, dtype=torch.float64)[:, None]
+    phase = 2 * math.pi * bins * torch.arange(width) / width
+    weight = torch.where(bins == 0, 1.0, 2.0) / width
+    return torch.stack([weight * phase.cos(), -weight * phase.sin()], 1).flatten(0, 1).float()
+
+
+def tapped_bins(centers: np.ndarray, taps: np.ndarray, size: Bin) -> tuple[Tensor, Tensor]:
+    """Flat rfft2 bins of all centers + taps (centers·taps,), and the sign of their imaginary part.
+
+    A bin of the other half plane is read at its conjugate: sign -1.
     """
-    height, width = window.shape
-    ky, kx = taps // width, taps % width
-    rows = torch.arange(height, dtype=torch.float64)[:, None, None] / height
-    columns = torch.arange(width, dtype=torch.float64)[:, None] / width
-    phase = 2 * math.pi * (rows * ky + columns * kx).flatten(0, 1).T
-    waves = torch.stack([phase.cos(), -phase.sin()], 1).flatten(0, 1) / (height * width)
-    zero = torch.zeros_like(waves)
-    first = torch.stack([window.flatten(), zero[0]], -1)
-    return torch.cat([first[None], torch.stack([zero, waves], -1)]).flatten(1).float()
+    ky, kx = ((centers[:, None] + taps) % size).reshape(-1, 2).T
+    mirrored = kx > size[1] // 2
+    ky, kx = np.where(mirrored, -ky % size[0], ky), np.where(mirrored, size[1] - kx, kx)
+    sign = torch.from_numpy(np.where(mirrored, -1, 1)).float()
+    return torch.from_numpy(ky * (size[1] // 2 + 1) + kx), sign
 
 
 def lattice_fourier(lines: dict[int, tuple[Bin, ...]], repeat: int, width: int) -> Tensor:

@@ -44,10 +44,12 @@ def conjugate_weight(width: int) -> NDArray[np.float64]:
     return weight
 
 
-def ring_weights(size: tuple[int, int], mask_periods: tuple[int, ...] = ()) -> Tensor:
-    """Matrix (H·(W//2+1), R) that takes the mean power over each ring; lattice bins ±1 masked.
+def ring_weights(
+    size: tuple[int, int], mask_periods: tuple[int, ...] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ring (bins,) of each flat rfft2 bin, and its weight in the ring's mean.
 
-    A ring that the mask empties is kept whole: it has no bin off the lattice.
+    Bins within one of a lattice line weigh nothing, unless the whole ring is made of them.
     """
     rings, radii = radial_rings(size)
     weight = np.broadcast_to(conjugate_weight(size[1]), rings.shape).copy()
@@ -57,9 +59,8 @@ def ring_weights(size: tuple[int, int], mask_periods: tuple[int, ...] = ()) -> T
         masked[-1, :2] = False
         left = np.bincount(rings.ravel(), (weight * ~masked).ravel(), len(radii))
         weight[masked & (left > 0)[rings]] = 0
-    matrix = np.zeros((rings.size, len(radii)))
-    matrix[np.arange(rings.size), rings.ravel()] = weight.ravel()
-    return torch.from_numpy(matrix / matrix.sum(0))
+    rings, weight = rings.ravel(), weight.ravel()
+    return rings, weight / np.bincount(rings, weight)[rings]
 
 
 def full_plane(half: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -112,6 +113,17 @@ def radial_distance(
     return distance, max(float(low), 0.0), float(high)
 
 
+def magnitude(spectrum: Tensor) -> Tensor:
+    """|X|² without the square root that `abs` would take."""
+    squares = torch.view_as_real(spectrum).square()
+    return squares[..., 0] + squares[..., 1]
+
+
+def over_images(maps: Tensor) -> Tensor:
+    """Sum of maps (N, …) over images in float64."""
+    return maps.sum(0, dtype=torch.float64)
+
+
 class Spectrum:
     """Streaming mean power spectrum and radial profile of images (N, C, H, W) of one size.
 
@@ -122,27 +134,35 @@ class Spectrum:
     def __init__(self, channels: int, size: tuple[int, int], mask_periods: tuple[int, ...] = ()):
         self.size, self.mask_periods = size, mask_periods
         self.window = hann(*size)
-        self.rings = ring_weights(size, mask_periods)
-        rings = self.rings.shape[1]
+        self.window32 = self.window.float()
+        rings, weights = ring_weights(size, mask_periods)
+        self.rings = torch.from_numpy(rings)
+        self.ring_weights = torch.from_numpy(weights).float()
+        radii = int(rings.max()) + 1
         self.sums = {
             "count": torch.zeros(channels, dtype=torch.float64),
             "power": torch.zeros(channels, size[0], size[1] // 2 + 1, dtype=torch.float64),
-            "radial": torch.zeros(channels, rings, rings, dtype=torch.float64),
+            "radial": torch.zeros(channels, radii, radii, dtype=torch.float64),
         }
 
     def update(self, images: Tensor) -> None:
         """Add images (N, C, H, W); each loses its window-weighted mean first."""
-        images = images.double()
-        mean = (images * self.window).sum((-2, -1), keepdim=True) / self.window.sum()
-        centered = torch.fft.rfft2(self.window * (images - mean))
-        self.add_power(centered.abs().square(), torch.ones(images.shape[:2]))
+        images = images.float()
+        mean = images.flatten(2) @ self.window32.flatten() / self.window32.sum()
+        power = magnitude(torch.fft.rfft2(self.window32 * (images - mean[..., None, None])))
+        self.add_power(power, torch.ones(images.shape[:2]))
 
     def add_power(self, power: Tensor, counted: Tensor) -> None:
-        """Add |X|² (N, C, H, W//2+1), float64; `counted` (N, C) is 1, or 0 for a left out one."""
-        radial = power.flatten(2) @ self.rings  # (N, C, R)
+        """Add |X|² (N, C, H, W//2+1), float32.
+
+        `counted` (N, C) is 1, or 0 for an image that is left out; it has no power.
+        """
+        weighted = (power.flatten(2) * self.ring_weights).flatten(0, 1)
+        radial = power.new_zeros(len(weighted), len(self.sums["radial"][0]))
+        radial.index_add_(1, self.rings, weighted)
+        by_channel = radial.double().unflatten(0, counted.shape).transpose(0, 1)  # (C, N, R)
         self.sums["count"] += counted.sum(0)
-        self.sums["power"] += power.sum(0)
-        by_channel = radial.transpose(0, 1)
+        self.sums["power"] += over_images(power)
         self.sums["radial"] += by_channel.mT @ by_channel
 
     def merge(self, other: Spectrum) -> None:
@@ -160,11 +180,16 @@ class Spectrum:
 
         `masked=False` puts the lattice's bins back; the covariance stays that of the masked rings.
         """
-        rings = self.rings if masked else ring_weights(self.size)
         count = max(float(self.sums["count"][channel]), 1.0)
         energy = float(self.window.square().sum())
-        mean = (self.sums["power"][channel].flatten() @ rings).numpy() / count
-        masked_mean = (self.sums["power"][channel].flatten() @ self.rings).numpy() / count
+        power = self.sums["power"][channel].flatten().numpy() / count
+
+        def ringed(periods: tuple[int, ...]) -> NDArray[np.float64]:
+            rings, weights = ring_weights(self.size, periods)
+            return np.bincount(rings, weights * power)
+
+        masked_mean = ringed(self.mask_periods)
+        mean = masked_mean if masked else ringed(())
         second = self.sums["radial"][channel].numpy() / count
         relative = second / np.maximum(np.outer(masked_mean, masked_mean), 1e-300) - 1
         return RadialProfile(

@@ -12,6 +12,7 @@ from gen.analysis.checkerboard import Meter, measure
 from gen.analysis.estimate import estimate
 from gen.analysis.lattice import lattice_lines, signed_bins, to_bin
 from gen.analysis.results import Measurement
+from gen.analysis.spectrum import full_plane
 
 
 def direct_replica(images, period, crop):
@@ -22,8 +23,8 @@ def direct_replica(images, period, crop):
     transform = np.fft.fft2(window)
     mean = (images * window).sum((1, 2)) / window.sum()
     centered = np.fft.rfft2(window * (images - mean[:, None, None]))
-    weights, _ = crop.whiten(torch.from_numpy(np.abs(centered[:, None]) ** 2))
-    weights = weights[:, 0].double().numpy()
+    weights, _ = crop.whiten(torch.from_numpy(np.abs(centered[:, None]) ** 2).float())
+    weights = full_plane(weights[:, 0].double().numpy(), width)
     ky, kx = np.meshgrid(signed_bins(height), signed_bins(width), indexing="ij")
     base = np.argwhere((2 * period * abs(ky) < height) & (2 * period * abs(kx) < width))
     x, w = spectrum[:, base[:, 0], base[:, 1]], transform[base[:, 0], base[:, 1]]
