@@ -26,6 +26,7 @@ What belongs to one image is float32: its rounding, 1e-5 grey levels, is a thous
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -111,6 +112,12 @@ class CropSums:
             p: lattice_fourier({p: own}, self.repeat, width) for p, own in self.lines.items()
         }
         self.all_fourier = lattice_fourier(self.lines, self.repeat, width)
+
+    def empty(self) -> CropSums:
+        """Sums of nothing that share this one's tables: for another core."""
+        other = copy.copy(self)
+        other.spectrum, other.sums, other.records = self.spectrum.empty(), {}, []
+        return other
 
     def add(self, images: Tensor) -> Tensor:
         """Add images (N, C, H, W) in grey levels; returns the gains (N, lines) of luma by image."""

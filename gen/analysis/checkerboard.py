@@ -8,11 +8,10 @@ The method, its sources and how to read the numbers: docs/measurement.md.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,16 +20,16 @@ from torch import Tensor
 
 from gen.analysis.accumulate import CropSums
 from gen.analysis.conclude import conclude
+from gen.analysis.cores import chunk_length, over_cores
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
+from gen.analysis.spectrum import over_images
 
 PERIODS = (2, 4, 8)
 # ITU-R BT.601 weights of red, green, blue; other channel counts take the plain mean as luma.
 LUMA = (0.299, 0.587, 0.114)
 FEW = 4
 TILE = 64
-# Images processed together: small enough for the working arrays to stay in the cache.
-CHUNK_PIXELS = 2**16
 # So many chunks are reduced together: many small operations would cost as much as the transforms.
 GROUP = 8
 
@@ -70,13 +69,16 @@ class Meter:
         self._check(batch)
         if not len(batch):
             return
-        step = max(1, CHUNK_PIXELS // math.prod(batch.shape[1:]))
-        with one_thread():
-            for group in batch.split(GROUP * step):
-                kept = [self._add(self._grey_levels(c, step), len(c)) for c in group.split(step)]
-                if self.crops:
-                    gains = torch.cat([crop.reduce() for crop in self.crops], -1)
-                    self.gains.append(gains[torch.cat(kept)])
+        step = chunk_length(batch.shape[1:])
+        workers = torch.get_num_threads()
+        chunks = -(-len(batch) // step)
+        groups = batch.split(step * min(GROUP, -(-chunks // workers)))
+        parts = [self.crops, *([c.empty() for c in self.crops] for _ in range(workers - 1))]
+        for seen in over_cores(self._add_group, parts, groups):
+            self._note(*seen)
+        for part in parts[1 : len(groups)]:
+            for mine, theirs in zip(self.crops, part, strict=True):
+                mine.merge(theirs)
 
     def _check(self, batch: Tensor) -> None:
         if batch.ndim != 4:
@@ -137,24 +139,39 @@ class Meter:
             planes[:, 0] = sum(w * planes[:, c] for c, w in enumerate(weights, 1))
         return planes
 
-    def _add(self, planes: Tensor, count: int) -> Tensor:
-        """Add the first `count` of these images; returns which of all were kept."""
-        self.images += count
-        marks = fingerprints(planes)
-        kept = marks.isfinite().all(1)
-        kept[count:] = False
-        if kept.sum() < count:
-            self.nonfinite += count - int(kept.sum())
-            planes[~kept] = 0
-        self.fingerprints.append(marks[kept])
-        pixels = planes.flatten(2)
-        varies = torch.linalg.vector_norm(pixels - pixels[..., :1], dim=-1).amax(1) > 0
-        self.flat += int((kept & ~varies).sum())
-        summed = planes.sum(0, dtype=torch.float64)
+    def _add_group(self, crops: list[CropSums], group: Tensor) -> tuple[Tensor, ...]:
+        """Add images to some sums; returns what `_note` takes."""
+        step = chunk_length(group.shape[1:])
+        seen = [_add(crops, self._grey_levels(c, step), len(c)) for c in group.split(step)]
+        marks, kept, varies, summed = (list(part) for part in zip(*seen, strict=True))
+        kept, marks = torch.cat(kept), torch.cat(marks)
+        gains = torch.cat([crop.reduce() for crop in crops], -1) if crops else None
+        real = torch.cat([torch.arange(step) < len(c) for c in group.split(step)])
+        return (
+            len(group),
+            int((real & ~kept).sum()),
+            int((kept & ~torch.cat(varies)).sum()),
+            marks[kept],
+            None if gains is None else gains[kept],
+            sum(summed),
+        )
+
+    def _note(
+        self,
+        images: int,
+        nonfinite: int,
+        flat: int,
+        marks: Tensor,
+        gains: Tensor | None,
+        summed: Tensor,
+    ) -> None:
+        self.images += images
+        self.nonfinite += nonfinite
+        self.flat += flat
+        self.fingerprints.append(marks)
+        if gains is not None:
+            self.gains.append(gains)
         self.mean_image = summed if self.mean_image is None else self.mean_image + summed
-        for crop in self.crops:
-            crop.record(planes)
-        return kept
 
     def merge(self, other: Meter) -> None:
         """Add everything another meter has seen; it must have the same periods and image size."""
@@ -239,15 +256,20 @@ def measure(
     return measurement
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep operations on one core: two that wait for each other cost 15 times as much when busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _add(crops: list[CropSums], planes: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Add the first `count` of these images to some sums.
+
+    Returns the fingerprint of each of all, whether it was kept, whether it varies, and their sum.
+    """
+    marks = fingerprints(planes)
+    kept = marks.isfinite().all(1)
+    kept[count:] = False
+    planes[~kept] = 0
+    pixels = planes.flatten(2)
+    varies = torch.linalg.vector_norm(pixels - pixels[..., :1], dim=-1).amax(1) > 0
+    for crop in crops:
+        crop.record(planes)
+    return marks, kept, varies, over_images(planes)
 
 
 def fingerprints(planes: Tensor) -> Tensor:

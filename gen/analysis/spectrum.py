@@ -7,6 +7,7 @@ rfft2 half plane (H, W//2+1). Dividing by images·Σw² gives power per pixel: w
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gen.analysis.cores import chunk_length, over_cores
 from gen.analysis.lattice import near_lattice, signed_bins
 
 
@@ -145,8 +147,21 @@ class Spectrum:
             "radial": torch.zeros(channels, radii, radii, dtype=torch.float64),
         }
 
+    def empty(self) -> Spectrum:
+        """A spectrum of nothing that shares this one's tables: for another core."""
+        other = copy.copy(self)
+        other.sums = {name: torch.zeros_like(value) for name, value in self.sums.items()}
+        return other
+
     def update(self, images: Tensor) -> None:
-        """Add images (N, C, H, W); each loses its window-weighted mean first."""
+        """Add images (N, C, H, W), on every core; each loses its window-weighted mean first."""
+        groups = images.split(chunk_length(images.shape[1:]))
+        parts = [self, *(self.empty() for _ in range(torch.get_num_threads() - 1))]
+        over_cores(Spectrum._add, parts, groups)
+        for part in parts[1:]:
+            self.merge(part)
+
+    def _add(self, images: Tensor) -> None:
         images = images.float()
         mean = images.flatten(2) @ self.window32.flatten() / self.window32.sum()
         power = magnitude(torch.fft.rfft2(self.window32 * (images - mean[..., None, None])))
