@@ -13,11 +13,11 @@ from gen.options import Command, GroupedOption, Number, Seeds
 
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
-LATENT = ("class", "truncation", "bn")
+LATENT = ("class", "truncation", "bn", "fast")
 TAKES: dict[str, tuple[str, ...]] = {
     "seeds": (*LATENT, *ANY),
     "num": (*LATENT, *ANY),
-    "latents": ("class", "bn", *ANY),
+    "latents": ("class", "bn", "fast", *ANY),
     "interpolate": ("frames", *LATENT, "gif", "fps", *ANY),
     "walk": ("seeds", *LATENT, "gif", "fps", *ANY),
     "reconstruct": ANY,
@@ -67,7 +67,7 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
 
         say(predict_folder(source, options["images"], options["outdir"], ema, device))
         return
-    from gen.sampling import open_run
+    from gen.sampling import make_fast, open_run
     from gen.sampling.norm import set_statistics
     from gen.sampling.sources import open_source
     from gen.sampling.targets import fingerprint
@@ -76,6 +76,8 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
     options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
     run = open_run(source, ema=ema, device=device)
     set_statistics(run.decoder, options["bn"])
+    if options.get("fast"):
+        make_fast(run, options["fast"])
     images = open_source(kind, run, options)
     targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
     try:
@@ -121,6 +123,8 @@ OPTIONS = [
             help="frames per second of --walk and of --gif  [default: 20]"),
     _option(_HOW, "--ema/--no-ema", default=True,
             help="averaged weights or the last  [default: ema]"),
+    _option(_HOW, "--fast", type=click.Choice(["fp32", "bf16"]),
+            help="fold constants into the weights: fp32 alike to rounding, bf16 to grey levels"),
     _option(_HOW, "--batch-size", type=click.IntRange(1), default=64, metavar="N",
             help="images held at once  [default: 64]"),
     _option(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",

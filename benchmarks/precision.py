@@ -16,7 +16,7 @@ from pathlib import Path
 
 from quality import ROOT, classifier_score, train_classifier
 
-OPTIONS = "--size 32 --width 16 --lr 2e-3 --steps 900 --snapshot-every 900".split()
+OPTIONS = ["--size", "32", "--width", "16", "--lr", "2e-3", "--steps", "900"]
 
 
 def score(given: argparse.Namespace, network, precision: str, seed: int) -> float:

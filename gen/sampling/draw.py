@@ -24,7 +24,9 @@ from models.build import build_modules
 from models.dcgan import ExampleGenerator
 from models.decoder import Decoder
 
-Generator = Decoder | ExampleGenerator
+from .fast import FastDecoder
+
+Generator = Decoder | ExampleGenerator | FastDecoder
 
 # Matrix products round differently for different batch sizes. Every forward pass therefore has
 # this one shape (the last is padded), which makes images bitwise independent of --batch-size.
@@ -97,6 +99,15 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
             )
         module.eval().requires_grad_(False).to(place)
     return run
+
+
+def make_fast(run: Run, precision: str) -> None:
+    """Put a `FastDecoder` in the decoder's place; raises ValueError for one of another kind."""
+    decoder = run.decoder
+    if not isinstance(decoder, Decoder):
+        raise ValueError(f"{run.path}: only generators that train.py made can be made fast")
+    name = next(name for name, module in run.modules.items() if module is decoder)
+    run.modules[name] = FastDecoder(decoder, precision)
 
 
 def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -91,12 +92,17 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
             else:
                 indices = (index for index in indices if not folder.holds(index))
                 adds.append(folder.add)
+        # One batch is encoded and written while the next is drawn.
+        pool, writing, done = stack.enter_context(ThreadPoolExecutor(1)), None, 0
         for part, images in drawn(source, indices, batch_size):
-            for index, image in zip(part, images, strict=True):
-                for add in adds:
-                    add(index, image)
-                if caught:
-                    raise Stopped(caught[0], index + 1, source.count)
+            if writing:
+                writing.result()
+            writing = pool.submit(_write, adds, part, images, caught, source.count)
+            done = part[-1] + 1
+        if writing:
+            writing.result()
+        if caught and done < source.count:
+            raise Stopped(caught[0], done, source.count)
     height, width = shape[1:]
     note = folder.finish() if folder else ""
     return f"{source.count} images of {height}x{width} → {targets}{note}"
@@ -111,11 +117,21 @@ def drawn(
         yield part, source.draw(part)
 
 
+def _write(
+    adds: list[Add], indices: list[int], images: Tensor, caught: list[int], count: int
+) -> None:
+    for index, image in zip(indices, images, strict=True):
+        for add in adds:
+            add(index, image)
+        if caught:
+            raise Stopped(caught[0], index + 1, count)
+
+
 def _watched(count: int, progress: Progress, caught: list[int]) -> Iterator[int]:
-    """Yield 0 … count − 1, showing how far it is; raises Stopped."""
+    """Yield 0 … count − 1, showing how far it is; ends early when a signal was caught."""
     for index in range(count):
         if caught:
-            raise Stopped(caught[0], index, count)
+            return
         progress.show(index, {})
         progress.advance()
         yield index
