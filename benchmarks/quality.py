@@ -1,6 +1,6 @@
 """Quality on real digits: `python benchmarks/quality.py mnist --data-root DIR`.
 
-Trains a small classifier, then a DCGAN and a VAE through train.py as a user would, and prints
+Trains a classifier, a DCGAN and a VAE through train.py as a user would, and prints
 
 - classifier score exp(E KL(p(y|x) ‖ p(y))) of 10,000 DCGAN samples (Salimans et al. 2016, with this
   classifier in place of Inception; 10 is the most that ten classes allow), and each class's share;
@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from gen.config import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, load_dataset  # noqa: E402
-from gen.data.sampler import batches  # noqa: E402
 from gen.images import to_float  # noqa: E402
-from gen.sampling import load, sample_batches  # noqa: E402
+from gen.sampling import load, open_run, sample_batches  # noqa: E402
 from gen.training.checkpoint import load_checkpoint  # noqa: E402
 from gen.training.objectives import VAE  # noqa: E402
 from models.build import build_modules  # noqa: E402
@@ -36,42 +34,13 @@ from models.build import build_modules  # noqa: E402
 SAMPLES = 10_000
 
 
-class Classifier(nn.Sequential):
-    """Digits (B, 1, 28, 28) in [−1, 1] → logits (B, 10)."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10),
-        )  # fmt: skip
-
-
-def digits(root: Path, split: str, size: tuple[int, int] = (28, 28)) -> Dataset:
+def digits(root: Path, split: str, size: tuple[int, int] = (32, 32)) -> Dataset:
     """MNIST as this toolkit loads it."""
     return load_dataset("mnist", root=root, size=size, channels=1, split=split)
 
 
-def train_classifier(root: Path, epochs: int) -> Classifier:
-    """Adam with a linearly falling rate, batches of 128."""
-    torch.manual_seed(0)
-    network = Classifier()
-    train = digits(root, "train")
-    steps = epochs * (len(train) // 128)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, steps)
-    stream = batches(train, batch_size=128, seed=0)
-    for _ in range(steps):
-        batch = next(stream)
-        optimizer.zero_grad()
-        F.cross_entropy(network(to_float(batch.images)), batch.labels).backward()
-        optimizer.step()
-        falling.step()
-    return network.eval()
-
-
 @torch.inference_mode()
-def accuracy(network: Classifier, root: Path) -> float:
+def accuracy(network: nn.Module, root: Path) -> float:
     """Share of test digits named rightly."""
     test = digits(root, "test")
     hits = 0
@@ -81,17 +50,11 @@ def accuracy(network: Classifier, root: Path) -> float:
     return hits / len(test)
 
 
-def center_crop(images: Tensor, size: int = 28) -> Tensor:
-    """Undo the padding of 28×28 digits to a larger frame."""
-    top, left = ((n - size) // 2 for n in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
-
-
 @torch.inference_mode()
-def classifier_score(network: Classifier, run: Path) -> tuple[float, Tensor]:
+def classifier_score(network: nn.Module, run: Path) -> tuple[float, Tensor]:
     """exp(E KL(p(y|x) ‖ p(y))) over samples, and the share of each class by argmax."""
     batches_ = sample_batches(load(run), range(SAMPLES), 500)
-    p = torch.cat([network(to_float(center_crop(b))).softmax(1) for b in batches_]).double()
+    p = torch.cat([network(to_float(b)).softmax(1) for b in batches_]).double()
     kl = (p * (p.clamp_min(1e-12).log() - p.mean(0).clamp_min(1e-12).log())).sum(1).mean()
     return float(kl.exp()), p.argmax(1).bincount(minlength=10) / len(p)
 
@@ -116,7 +79,7 @@ def test_negative_elbo(run: Path, root: Path) -> float:
 
 def trained(given: argparse.Namespace, model: str, size: int, batch: int, *options: str) -> Path:
     """Run directory of a model trained by train.py; one that is finished is taken as it is."""
-    epochs = dict(zip(("dcgan", "vae"), given.epochs, strict=True))[model]
+    epochs = dict(zip(("classifier", "dcgan", "vae"), given.epochs, strict=True))[model]
     steps = str(epochs * (60_000 // batch))
     options = ("--size", str(size), "--batch-size", str(batch), "--steps", steps, *options)
     options = (*options, "--precision", given.precision)
@@ -139,13 +102,16 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--outdir", type=Path, default=ROOT / "runs" / "quality")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
-    parser.add_argument("--epochs", type=int, nargs=2, default=[5, 10], metavar=("DCGAN", "VAE"))
+    parser.add_argument(
+        "--epochs", type=int, nargs=3, default=[2, 5, 10], metavar=("CLASSIFIER", "DCGAN", "VAE")
+    )
     given = parser.parse_args()
     given.data_root, given.outdir = given.data_root.resolve(), given.outdir.resolve()
     if not (given.data_root / "MNIST").is_dir():
         sys.exit(f"{given.data_root}: holds no MNIST folder; name its parent with --data-root")
 
-    network = train_classifier(given.data_root, epochs=2)
+    run = trained(given, "classifier", 32, 128)
+    network = open_run(run, device="cpu").modules["classifier"]
     figures = {"classifier_accuracy": accuracy(network, given.data_root)}
     print(f"classifier: {figures['classifier_accuracy']:.2%} of test digits right", flush=True)
 
