@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from gen.config import MODELS
 from gen.options import command_line
 
 if TYPE_CHECKING:
@@ -14,14 +16,26 @@ if TYPE_CHECKING:
 SAMPLES = "samples.png"
 
 
+def logged(run: Run) -> dict[str, float]:
+    """The numbers that training logged at the step of a checkpoint; empty where none are found."""
+    rows = run.path.parent.parent / "metrics.jsonl"
+    found: dict[str, float] = {}
+    if rows.is_file():
+        for row in map(json.loads, rows.read_text().splitlines()):
+            if row.get("step") == run.step:
+                found |= {name: v for name, v in row.items() if isinstance(v, float)}
+    return {k: v for k, v in found.items() if k.split("/")[0] not in ("checkerboard", "speed")}
+
+
 def write_card(
     name: str,
     run: Run,
     averaged: bool,
     files: dict[str, str],
+    numbers: dict[str, float],
     measurement: Measurement | None,
     quality: Quality | None,
-    reference: str,
+    arguments: str,
 ) -> str:
     """The text of README.md.
 
@@ -30,9 +44,10 @@ def write_card(
         run: What is exported, as it is read again.
         averaged: Whether the weights are the moving average.
         files: Name → what it holds.
-        measurement: Of the checkerboards in samples, where there are samples.
-        quality: Distances from a reference, where they were measured.
-        reference: The arguments of `analyze.py quality` behind the path.
+        numbers: What training logged in the end.
+        measurement: Of the checkerboards in samples or logit maps, where there are such.
+        quality: Distances of samples from a reference, where they were measured.
+        arguments: Those of `analyze.py quality`, for samples.
     """
     model, data = run.config.model, run.config.data
     weights = "moving average of the weights" if averaged else "last weights, not averaged"
@@ -43,20 +58,23 @@ def write_card(
     ]
     if SAMPLES in files:
         parts.append(f"![Samples of seeds 0 to 63]({SAMPLES})")
-    use = f"python sample.py {name} --grid grid.png\npython analyze.py model {name}"
+    use = f"python {MODELS[model.model].use.format(run=name)}"
     load = (
-        "from gen.export import from_pretrained\nfrom gen.sampling import load, sample_images\n\n"
-        f'images = sample_images(load("{name}"), seeds=range(64))  # uint8 (64, C, H, W)\n'
-        f'networks = from_pretrained("{name}")  # {", ".join(run.averaged)}'
+        f'from gen.export import from_pretrained\n\nnetworks = from_pretrained("{name}")'
+        f"  # {', '.join(run.averaged)}"
     )
     parts += ["## Use", _block(use), _block(load, "python")]
     parts += ["## Training", _block(command_line(run.config))]
+    if numbers:
+        told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        parts.append(f"Logged at step {run.step}: {told}.")
     if measurement:
-        told = f"$ python analyze.py images {name}\n{measurement}"
-        parts += ["## Checkerboards", _block(told), READING]
-    told = f"python analyze.py quality {name} {reference}"
-    parts.append("## Quality")
-    parts.append(_block(f"$ {told}\n{quality}") if quality else f"Not measured; `{told}` does.")
+        what = f"$ python analyze.py images {name}\n" if run.draws else "Logit maps: "
+        parts += ["## Checkerboards", _block(f"{what}{measurement}"), READING]
+    if run.draws:
+        told = f"python analyze.py quality {name} {arguments}"
+        parts.append("## Quality")
+        parts.append(_block(f"$ {told}\n{quality}") if quality else f"Not measured; `{told}` does.")
     parts += ["## Files", "\n".join(f"- `{file}`: {text}" for file, text in files.items())]
     return "\n\n".join(parts) + "\n"
 

@@ -23,7 +23,7 @@ from gen.options import Command, GroupedOption
 if TYPE_CHECKING:
     from torch import nn
 
-    from gen.sampling import Generator
+    from gen.sampling import Run
 
 ONNX = "model.onnx"
 
@@ -40,8 +40,11 @@ def save_pretrained(source: Path | str, folder: Path | str, *, ema: bool = True)
         CheckpointError: as `gen.sampling.open_run`.
         OSError: `folder` holds something, or cannot be written.
     """
+    from gen.sampling import open_run
+
+    run = open_run(source, ema=ema, device="cpu")
     with new_folder(Path(folder)) as target:
-        _write(source, target, ema)
+        _write(run, target)
 
 
 def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDict:
@@ -58,18 +61,21 @@ def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDic
     return nn.ModuleDict(open_run(folder, device=device).modules).eval()
 
 
-def _write(source: Path | str, folder: Path, ema: bool) -> None:
-    from gen.sampling import open_run
+def _write(run: Run, folder: Path) -> None:
     from gen.training.pretrained import write_pretrained
 
-    run = open_run(source, ema=ema, device="cpu")
     if run.config is None:
-        raise ValueError(f"{source}: weights from elsewhere, without a configuration to export")
+        raise ValueError(f"{run.path}: weights from elsewhere, no configuration to export")
     # Where the images lay on this machine is nobody else's business.
-    data = run.config.data
-    data = dataclasses.replace(data, data=Path(data.data).name, data_root="data")
+    data = dataclasses.replace(run.config.data, data=_name(run.config.data.data), data_root="data")
     networks = {name: run.modules[name] for name in run.averaged}
     write_pretrained(folder, dataclasses.replace(run.config, data=data), networks, run.step)
+
+
+def _name(path: str) -> str:
+    """The last name of a path, also behind `classifier:`."""
+    kind, colon, place = path.rpartition(":")
+    return f"{kind}{colon}{Path(place).name}"
 
 
 def check_new(folder: Path) -> None:
@@ -95,29 +101,38 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def write_onnx(network: Generator, file: Path) -> None:
-    """Write the network that makes images of latents (B, Z) as ONNX, for any B.
+def write_onnx(run: Run, file: Path) -> str:
+    """Write the network that a run is for as ONNX, for any number B of inputs.
 
-    Inputs `latents`, float32, and where it has classes `labels`, int64 (B,); output `images` in
-    [−1, 1].
+    Decoders take `latents`, float32 (B, Z), and where they have classes `labels`, int64 (B,), and
+    give `images` in [−1, 1]; others take such `images` and give `logits`.
+
+    Returns:
+        What the file holds, in words.
 
     Raises:
         ValueError: the extra is missing.
     """
     import torch
 
-    inputs = {"latents": torch.zeros(2, network.latent)}
-    if network.classes:
-        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+    network = run.decoder if run.draws else run.modules[run.averaged[0]]
+    if run.draws:
+        inputs, output = {"latents": torch.zeros(2, network.latent)}, "images"
+        if network.classes:
+            inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+    else:
+        model = run.config.model
+        inputs, output = {"images": torch.zeros(2, model.channels, *model.size)}, "logits"
     try:
         program = torch.onnx.export(
             network, tuple(inputs.values()), dynamo=True, verbose=False,
-            input_names=list(inputs), output_names=["images"],
+            input_names=list(inputs), output_names=[output],
             dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}] * len(inputs),
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise ValueError("ONNX needs onnx and onnxscript: pip install 'gen[onnx]'") from error
     program.save(str(file), external_data=False)
+    return f"{', '.join(inputs)} → {output}, for batches of any size"
 
 
 def export(
@@ -135,31 +150,36 @@ def export(
         check_new(outdir)
     except FileExistsError as error:
         raise click.UsageError(f"--outdir {error}") from error
-    from gen.card import SAMPLES, write_card
+    from gen.card import SAMPLES, logged, write_card
     from gen.files import write_atomically
     from gen.images import make_grid, save_png
     from gen.measuring import measure_path
     from gen.sampling import open_run, sample_images
 
-    outdir = outdir.absolute()
-    _ = open_run(source, ema=ema, device="cpu").decoder  # a card shows images: fail before writing
+    given = open_run(source, ema=ema, device="cpu")
+    if reference and not given.draws:
+        raise click.UsageError(f"--reference: {source} draws no images to compare")
+    outdir, quality = outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with new_folder(outdir) as folder:
-        _write(source, folder, ema)
+        _write(given, folder)
         run = open_run(folder, device="cpu")
-        save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
-        files[SAMPLES] = "images of seeds 0 to 63"
+        if run.draws:
+            save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
+            files[SAMPLES] = "images of seeds 0 to 63"
         if onnx:
-            write_onnx(run.decoder, folder / ONNX)
-            files[ONNX] = "latents (B, Z) → images in [−1, 1]"
-        measurement, _ = measure_path(folder)
-        quality = None
+            files[ONNX] = write_onnx(run, folder / ONNX)
+        # A segmenter is shown its validation images, and the export does not say where they lie.
+        shown = folder if run.draws else given.path
+        measurement = measure_path(shown)[0] if run.draws or (run.masks and ema) else None
         if reference:
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)
-            quality = dataclasses.replace(quality, samples=outdir.name)
-        arguments = f"--reference {reference or 'DATA'} --features {features} --num {num}"
-        text = write_card(outdir.name, run, ema, files, measurement, quality, arguments)
+            quality = dataclasses.replace(quality, samples=outdir.name, features=_name(features))
+        compared = f"--reference {_name(reference or 'DATA')} --features {_name(features)}"
+        arguments = f"{compared} --num {num}"
+        measured = measurement, quality, arguments
+        text = write_card(outdir.name, run, ema, files, logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())
     click.echo(f"{', '.join(files)}, README.md → {outdir}", err=True)
 

@@ -19,9 +19,10 @@ import sample
 import train
 from gen import export
 from gen.config import RunConfig
+from gen.data.datasets import load_dataset
 from gen.export import from_pretrained, save_pretrained
 from gen.options import command_line
-from gen.sampling import draw_latents, load, sample_images
+from gen.sampling import draw_latents, load, open_run, sample_images
 from gen.training.checkpoint import CheckpointError, inspect
 from gen.training.loop import Trainer
 from gen.training.pretrained import digest
@@ -102,6 +103,40 @@ def test_every_upsampler_goes_through_onnx_too(tmp_path, small_dataset, upsample
     result = run(tmp_path / "run", "--outdir", tmp_path / "new", "--onnx")
     assert result.exit_code == 0, result.output
     compare_with_onnx(tmp_path / "new", 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["unet", "classifier", *(pytest.param(x, marks=pytest.mark.slow) for x in ("vaegan", "fcn"))],
+)
+def test_every_model_is_exported_and_read_again(tmp_path, small_dataset, model):
+    (tmp_path / "run").mkdir()
+    held = load_dataset("shapes", root=tmp_path, size=(16, 16), channels=3, count=8, split="test")
+    trainer = Trainer(small_config(model, steps=2), small_dataset, tmp_path / "run", held)
+    assert trainer.run() == 0
+    result = run(tmp_path / "run", "--outdir", tmp_path / "new", "--onnx")
+    assert result.exit_code == 0, result.output
+    networks, originals = from_pretrained(tmp_path / "new"), open_run(tmp_path / "run").modules
+    for name, network in networks.items():
+        stored = originals[name].state_dict()
+        assert all(torch.equal(v, stored[k]) for k, v in network.state_dict().items())
+    text = (tmp_path / "new" / "README.md").read_text()
+    assert (
+        "Logged at step 2: " in text
+        and "loss/" in text
+        and f"python train.py {model} --size 16x16" in text
+    )
+    if model == "vaegan":
+        assert "## Checkerboards" in text and "samples.png" in text
+        return compare_with_onnx(tmp_path / "new", 3)
+    assert ("Logit maps: " in text) == (model != "classifier") and "samples.png" not in text
+    assert "## Quality" not in text
+    images = torch.rand(3, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        expected = next(iter(networks.values()))(images).numpy()
+    np.testing.assert_allclose(run_onnx(tmp_path / "new", images=images), expected, atol=1e-4)
+    result = run(tmp_path / "run", "--outdir", tmp_path / "b", "--reference", "shapes")
+    assert result.exit_code == 2 and "draws no images to compare" in result.stderr
 
 
 # An exported folder stands where a run or checkpoint does
@@ -190,18 +225,24 @@ def test_no_path_of_this_machine_is_shared(tmp_path, small_dataset):
 # ONNX
 
 
-def compare_with_onnx(folder, batch):
-    """Images of ONNX Runtime and of torch, for a batch of any length."""
+def run_onnx(folder, **inputs):
+    """The outputs of ONNX Runtime."""
     import onnxruntime
 
-    generator = load(folder, device="cpu")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    return found
+
+
+def compare_with_onnx(folder, batch):
+    """Images of ONNX Runtime and of torch, for a batch of any length."""
+    generator = load(folder, device="cpu")
     latents = draw_latents(range(batch), generator.latent)
-    inputs = {"latents": latents.numpy()}
+    inputs = {"latents": latents}
     labels = torch.arange(batch) % generator.classes if generator.classes else None
     if labels is not None:
-        inputs["labels"] = labels.numpy()
-    (images,) = session.run(["images"], inputs)
+        inputs["labels"] = labels
+    images = run_onnx(folder, **inputs)
     with torch.no_grad():
         expected = generator(latents, labels).numpy()
     assert images.shape == expected.shape

@@ -52,6 +52,11 @@ class Run:
         return bool(self.config and self.config.model.mask_classes)
 
     @property
+    def draws(self) -> bool:
+        """Whether it turns latents into images."""
+        return any(isinstance(module, Generator) for module in self.modules.values())
+
+    @property
     def decoder(self) -> Generator:
         """The network that turns latents into images; raises ValueError where there is none."""
         if self.masks:
