@@ -1,8 +1,8 @@
 """Masks of images by a trained segmenter, and its logit maps for measuring.
 
 from gen.predicting import load_segmenter, predict
-segmenter, model = load_segmenter("runs/00000-unet-shapes")
-mask = predict(segmenter, model.size, image)  # uint8 (C, H, W) → (H, W)
+network, config = load_segmenter("runs/00000-unet-shapes")
+mask = predict(network, config.model.size, image)  # uint8 (C, H, W) → (H, W)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gen.training.agreement import margins
 from gen.training.data import load
 
 BATCH = 32
+NARROWEST = 100  # the most that one side of an image may be longer than the other
 
 
 def load_segmenter(
@@ -39,7 +40,8 @@ def load_segmenter(
     """
     run = open_run(path, ema=ema, device=device)
     if not run.masks:
-        raise ValueError(f"{path}: a generator, which predicts no masks")
+        kind = run.config.model.model if run.config else "generator"
+        raise ValueError(f"{path}: a {kind}, which predicts no masks")
     return run.modules["segmenter"], run.config
 
 
@@ -81,12 +83,18 @@ def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, de
             raise DataError(f"{path}: would have the mask of {targets[target].name}; rename one")
         targets[target] = path
     network, config = load_segmenter(source, ema=ema, device=device)
+    model, data = config.model, config.data
+    given = {"channels": model.channels, "background": data.background}
     for target, path in tqdm(targets.items(), unit="img", disable=None):
-        pixels = np.rint(decode(path, channels=config.model.channels)).astype(np.uint8)
-        mask = predict(network, config.model.size, torch.from_numpy(pixels).permute(2, 0, 1))
+        pixels = decode(path, max_pixels=data.max_image_pixels, **given)
+        height, width = pixels.shape[:2]
+        if max(height, width) > NARROWEST * min(height, width):
+            raise DataError(f"{path}: {height}×{width} pixels; sides may differ {NARROWEST} times")
+        image = torch.from_numpy(np.rint(pixels).astype(np.uint8)).permute(2, 0, 1)
+        mask = predict(network, model.size, image)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, encode_mask(mask))
-    return f"{len(targets)} masks of {config.model.classes} classes → {outdir}"
+    return f"{len(targets)} masks of {model.classes} classes → {outdir}"
 
 
 class LogitMaps(nn.Module):
@@ -122,7 +130,7 @@ def open_logit_maps(
     def draw(count: int) -> Tensor:
         if inputs:
             given = {"size": model.size, "channels": model.channels, "count": count}
-            dataset = load_dataset(str(inputs), root=Path(), **given)
+            dataset = load_dataset(str(inputs.absolute()), root=Path(), **given)
         else:
             dataset = load(run.config, split="test", count=count)
         return to_float(dataset.fetch(range(len(dataset))).images).to(place)

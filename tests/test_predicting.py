@@ -97,9 +97,10 @@ def test_command_and_library_agree_and_ema_matters(trained, pairs, tmp_path):
 
 
 def test_nothing_is_overwritten_and_bad_input_is_one_line(trained, pairs, tmp_path):
-    full, twins = tmp_path / "full", tmp_path / "twins"
-    for folder in (full, twins):
+    full, twins, narrow = (tmp_path / name for name in ("full", "twins", "narrow"))
+    for folder in (full, twins, narrow):
         folder.mkdir()
+    Image.new("RGB", (1, 101)).save(narrow / "a.png")
     (full / "0.png").write_text("precious")
     for name in ("a.png", "a.bmp"):
         Image.new("RGB", (20, 24)).save(twins / name)
@@ -107,6 +108,7 @@ def test_nothing_is_overwritten_and_bad_input_is_one_line(trained, pairs, tmp_pa
     for arguments, code, said in (
         (["--images", images, "--outdir", full], 1, "holds files; name a new or empty folder"),
         (["--images", twins, "--outdir", out], 1, "would have the mask of a.bmp; rename one"),
+        (["--images", narrow, "--outdir", out], 1, "101×1 pixels; sides may differ 100 times"),
         (["--images", tmp_path / "none", "--outdir", out], 1, "no such folder"),
         (["--images", images], 2, "nothing to write"),
         (["--images", images, "--outdir", out, "--grid", "g.png"], 2, "does not go with --images"),
