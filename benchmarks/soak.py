@@ -72,7 +72,7 @@ class Soak:
         Three times in four the clock starts when `ready` stands on its stderr.
         """
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+        process = subprocess.Popen([*command, "--debug"], cwd=ROOT, text=True, **pipes)
         said = ""
         if ready and self.random.random() < 0.75:
             for line in process.stderr:
@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=1500, help="length of each run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing")
-    parser.add_argument("--models", nargs="+", default=["dcgan", "vae"], choices=list(MODELS))
+    parser.add_argument(
+        "--models", nargs="+", default=["dcgan", "vae", "vaegan"], choices=list(MODELS)
+    )
     arguments = parser.parse_args()
     clock = time.time()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:

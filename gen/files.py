@@ -63,7 +63,8 @@ def append(path: Path, data: bytes) -> None:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
-            os.truncate(path, before)
+            with contextlib.suppress(OSError):
+                file.truncate(before)
             raise
 
 
