@@ -130,7 +130,9 @@ def write_onnx(run: Run, file: Path) -> str:
             dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}] * len(inputs),
         )  # fmt: skip
     except ModuleNotFoundError as error:
-        raise ValueError("ONNX needs onnx and onnxscript: pip install 'gen[onnx]'") from error
+        raise ValueError(
+            "ONNX needs two packages: pip install onnx onnxscript (extra gen[onnx])"
+        ) from error
     program.save(str(file), external_data=False)
     return f"{', '.join(inputs)} → {output}, for batches of any size"
 

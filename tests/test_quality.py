@@ -179,7 +179,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(sets):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "pip install 'gen[metrics]'" in line
+    assert "pip install torch-fidelity" in line
 
 
 # Inception's weights

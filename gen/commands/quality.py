@@ -33,7 +33,7 @@ def quality_of(path: str, reference: str, features: str, **settings: Any) -> Qua
         if error.name != "torch_fidelity":
             raise
         raise ValueError(
-            "quality metrics need torch-fidelity: pip install 'gen[metrics]', or torch-fidelity"
+            "quality metrics need torch-fidelity: pip install torch-fidelity (extra gen[metrics])"
         ) from error
     return measure_quality(path, reference, features, **settings)
 

@@ -68,6 +68,15 @@ def test_features_are_what_the_last_layer_sees():
     torch.testing.assert_close(logits, classifier(images))
 
 
+def test_features_vary_by_one_over_the_data(run):
+    data = load_dataset("shapes", root=run, size=(16, 16), channels=3, count=512)
+    classifier = open_run(run, device="cpu").modules["classifier"]
+    features = classifier.features(to_float(data.fetch(range(512)).images))
+    # The statistics are moving averages, of batches and of the weights on their way.
+    assert 0.7 < float(features.var(0).mean()) < 1.4
+    assert float(features.mean(0).abs().mean()) < 0.3
+
+
 def test_its_features_tell_sets_apart(run):
     features = f"classifier:{run}"
     real = measure_quality("shapes", "shapes", features, num=300, size=(16, 16))
