@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
 
 from gen import distributed
 
@@ -16,7 +17,7 @@ ECHO = 2.0  # seconds in which several processes may be sent one signal twice
 
 
 @contextlib.contextmanager
-def _answered(answer: Callable[[int], None]) -> Iterator[None]:
+def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Answer the first SIGINT or SIGTERM; a second one kills.
 
     Of several processes none takes an echo for a second one: who ends a job often signals torchrun,
@@ -24,7 +25,7 @@ def _answered(answer: Callable[[int], None]) -> Iterator[None]:
     """
     first = 0.0
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if first and time.monotonic() - first < ECHO:
             return
@@ -32,7 +33,7 @@ def _answered(answer: Callable[[int], None]) -> Iterator[None]:
         if again or distributed.world() == 1:  # from here on the system ends the process
             for other in _ENDING:
                 signal.signal(other, signal.SIG_DFL)
-        signal.raise_signal(number) if again else answer(number)
+        signal.raise_signal(number) if again else answer(number, frame)
 
     previous = {number: signal.signal(number, handle) for number in _ENDING}
     try:
@@ -46,7 +47,7 @@ def _answered(answer: Callable[[int], None]) -> Iterator[None]:
 def caught_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, to be looked at between steps; a second one kills."""
     caught: list[int] = []
-    with _answered(caught.append):
+    with _answered(lambda number, frame: caught.append(number)):
         yield caught
 
 
@@ -54,11 +55,21 @@ def caught_signals() -> Iterator[list[int]]:
 def interruptible() -> Iterator[None]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt(number); a second one kills."""
 
-    def interrupt(number: int) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            # Libraries catch everything around some of their imports, and would go on half-made.
+            os.write(2, b"Interrupted.\n")
+            os._exit(128 + number)
         raise KeyboardInterrupt(number)
 
     with _answered(interrupt):
         yield
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame and "importlib" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Writing: whole or not at all, in real processes with a limit on what a file may grow to."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -116,6 +117,19 @@ def test_a_thread_is_never_interrupted():
     thread.start()
     thread.join()
     assert done == [1]
+
+
+def test_a_library_that_catches_everything_on_import_does_not_swallow_a_signal(tmp_path):
+    (tmp_path / "careless.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    import json\nexcept:\n    pass\n"
+    )
+    script = "from gen.signals import interruptible\nwith interruptible():\n    import careless\n"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (143, "Interrupted.\n")
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into a process")

@@ -112,7 +112,7 @@ def test_resumed_run_ends_as_the_unbroken_one(model, place, end, way, datasets, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["dcgan", "vae"])
+@pytest.mark.parametrize("model", ["dcgan", "vae", "vaegan"])
 @pytest.mark.parametrize("place", STOPS)
 @pytest.mark.parametrize("end", [die, terminate])
 @pytest.mark.parametrize("way", ["memory", "workers"])
