@@ -235,6 +235,8 @@ def command_line(config: RunConfig) -> str:
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             elif field.name != "data_root":
-                text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                text = str(value)
+                if isinstance(value, tuple):
+                    text = ("x" if len(value) == 2 else ",").join(map(str, value))
                 words += [f"--{flag}", Path(text).name if flag == "data" else text]
     return shlex.join(words)

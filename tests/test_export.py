@@ -192,11 +192,17 @@ def test_quality_that_was_not_measured_is_said_to_be_so(finished_run, tmp_path):
         {"model": {"model": "dcgan", "channels": 3}},
         {
             "model": {"model": "dcgan", "size": (34, 45), "channels": 1, "upsample": "nearest"},
-            "data": {"data": "/home/somebody/my photos", "flip": True, "data_root": "/home"},
+            "data": {
+                "data": "/home/somebody/my photos",
+                "data_root": "/home",
+                "flip": True,
+                "background": (0, 20, 255),
+            },
             "objective": {"loss": "hinge", "lr": 1e-7},
             "training": {"channels_last": False, "ema_half_life": 0.0},
         },
         {"model": {"model": "vae", "channels": 3, "antialias": True, "latent": 7}},
+        {"model": {"model": "fcn", "channels": 3, "head": "16s", "classes": 4}},
     ],
 )
 def test_the_training_command_gives_the_same_configuration(values):
