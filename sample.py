@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gen.commands.output import check_file, say
-from gen.options import Command, GroupedOption, Number, Seeds
+from gen.options import Command, GroupedOption, Label, Number, Seeds
 
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
@@ -50,15 +50,6 @@ def check(options: dict[str, Any]) -> str:
     return kind
 
 
-def label(_ctx: Any, _param: Any, text: str | None) -> int | str | None:
-    """`3` → 3; `all` stays."""
-    if text in (None, "all"):
-        return text
-    if not (text.isascii() and text.isdigit() and len(text) < 6):
-        raise click.BadParameter(f"{text!r}; write a class as a number from 0 up, or all")
-    return int(text)
-
-
 def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
     kind = check(options)
@@ -82,6 +73,7 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
     targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
     try:
         record = {"checkpoint": fingerprint(run.path), "images": images.what, "ema": ema}
+        record["device"] = next(run.decoder.parameters()).device.type
         record |= {name: options.get(name) for name in LATENT}
         say(write_images(images, targets, record, batch_size))
     except Stopped as stopped:
@@ -109,7 +101,7 @@ OPTIONS = [
             help="pairs: each image of a folder beside a VAE's copy of it"),
     _option(_WHAT, "--images", type=_FILE, metavar="DIR",
             help="masks of the images of a folder, by a segmenter, into --outdir"),
-    _option(_HOW, "--class", "class", callback=label, metavar="K|all",
+    _option(_HOW, "--class", "class", type=Label(), metavar="K|all",
             help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
     _option(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
             help="batch-norm statistics: of training, of seeds 0-63, mean over seeds 0-2047"

@@ -58,6 +58,20 @@ class Seeds(click.ParamType):
         return seeds
 
 
+class Label(click.ParamType):
+    """`3` → 3, a class; `all` stays."""
+
+    name = "K|all"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        """Parse, or fail with the forms."""
+        if value == "all" or isinstance(value, int):
+            return value
+        if not (value.isascii() and value.isdigit() and len(value) < 6):
+            self.fail(f"{value!r}; write a class as a number from 0 up, or all", param, ctx)
+        return int(value)
+
+
 class Number(click.FloatRange):
     """A finite number in a range; click's own takes nan."""
 

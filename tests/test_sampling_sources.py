@@ -188,9 +188,9 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-def test_reconstructions_stand_beside_their_images(run_of, tmp_path, photos, conditional):
-    run = run_of("vae", **({"conditional": True} if conditional else {}))
+@pytest.mark.parametrize(("model", "conditional"), [("vae", 0), ("vae", 1), ("vaegan", 0)])
+def test_reconstructions_stand_beside_their_images(run_of, tmp_path, photos, model, conditional):
+    run = run_of(model, **({"conditional": True} if conditional else {}))
     pairs = drawn(tmp_path, run, "--reconstruct", photos)
     assert pairs.shape == (7, 16, 32, 3)
     order = ["0/0", "0/3", "0/6", "1/1", "1/4", "2/2", "2/5"]
@@ -358,6 +358,9 @@ def test_what_a_run_cannot_draw_is_one_line(run_of, tmp_path, photos):
     (photos / "2" / "5.png").rename(photos / "1" / "5.png")
     for run, arguments, said in [
         (plain, ["--class", 0], "no classes"),
+        (plain, ["--walk", 1, "--seeds", 7], "2 to 20 seeds, not 1"),
+        (plain, ["--walk", 1, "--seeds", "0-20"], "2 to 20 seeds, not 21"),
+        (plain, ["--latents", tmp_path], "no file"),
         (plain, ["--class", "all"], "no classes"),
         (conditional, ["--class", 3], "must be 0 to 2"),
         (plain, ["--reconstruct", photos], "has no encoder"),

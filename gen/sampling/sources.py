@@ -128,7 +128,12 @@ def _interpolation(run: Run, label: int | None, options: Options) -> Source:
 def _walk(run: Run, label: int | None, options: Options) -> Source:
     """A loop from seed to seed: those given, or one per second."""
     seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
-    frames = max(len(seeds), round(options["walk"] * options["fps"]))
+    frames = round(options["walk"] * options["fps"])
+    if not 2 <= len(seeds) <= frames:
+        raise ValueError(
+            f"a walk of {frames} frames goes through 2 to {frames} seeds, not {len(seeds)}; "
+            "change --walk, --fps or --seeds"
+        )
     rows = walk(run.decoder.latent, _inputs(run, label, options, seeds), frames)
     what = f"walk of {frames} frames through seeds {seeds}"
     return Source(frames, _table(run, rows), what=what)
@@ -182,6 +187,8 @@ def read_latents(path: Path, length: int) -> np.ndarray:
     Raises:
         ValueError: no .npy file, another shape or type, or values that are not finite.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: no file")
     try:
         latents = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OverflowError, TypeError) as error:

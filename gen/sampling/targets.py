@@ -170,11 +170,12 @@ def _whole(path: Path, shape: Shape) -> bool:
 
     try:
         if path.suffix == ".npy":
-            pixels = np.load(path, allow_pickle=False)
+            pixels = np.lib.format.open_memmap(path, mode="r")
             return pixels.dtype == np.uint8 and pixels.shape == (*shape[1:], shape[0])
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            fits = (len(image.getbands()), *image.size[::-1]) == shape
+            if (len(image.getbands()), *image.size[::-1]) != shape:
+                return False
             image.load() if image.format == "JPEG" else image.verify()
-        return fits
+        return True
     except Exception:  # decoders raise anything; whatever it is, the image is drawn again
         return False
