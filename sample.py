@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from gen import distributed
 from gen.commands.output import check_file, say
 from gen.options import Command, GroupedOption, Label, Number, Seeds
 
@@ -56,7 +57,8 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
     if kind == "images":
         from gen.predicting import predict_folder
 
-        say(predict_folder(source, options["images"], options["outdir"], ema, device))
+        if distributed.rank() == 0:
+            say(predict_folder(source, options["images"], options["outdir"], ema, device))
         return
     from gen.sampling import make_fast, open_run
     from gen.sampling.norm import set_statistics

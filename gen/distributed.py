@@ -60,7 +60,7 @@ def joined() -> Iterator[None]:
     in their next exchange and exit with status 1 silently. Where a process was killed, the first to
     notice raises `LostContact`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world() > 1:  # alone, or joined already
         yield
         return
     import torch.distributed as dist

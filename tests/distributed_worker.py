@@ -10,7 +10,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from click.testing import CliRunner
 
+import sample
 from gen import distributed
 from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
@@ -101,6 +103,22 @@ def measured(folder):
     return found
 
 
+def sampled(folder, name):
+    """What the command says of twice drawing 70 samples: a folder that is continued, an array."""
+    run = CliRunner().invoke
+    own = folder / name
+    said = []
+    for arguments in (
+        ["--num", "40", "--outdir", own / "folder"],
+        ["--num", "70", "--outdir", own / "folder"],
+        ["--num", "70", "--npy", own / "array.npy", "--batch-size", "9"],
+    ):
+        result = run(sample.main, [str(folder / "whole-0"), *map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        said.append(result.output.replace(name, ""))
+    return said
+
+
 def main(folder):
     with distributed.joined():
         dataset = shapes()
@@ -111,6 +129,7 @@ def main(folder):
                 folder / model / f"{distributed.rank()}.pt",
             )
         result = {"digests": whole_and_resumed(dataset, folder), "measured": measured(folder)}
+        result["sampled"] = sampled(folder, "shared")
         (folder / f"result-{distributed.rank()}.json").write_text(json.dumps(result))
 
 

@@ -24,8 +24,8 @@ ALLOWED = {
         "gen.sampling", "gen.signals", "gen.analysis", "models",
     },
     "gen/sampling": {
-        "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.signals",
-        "gen.training.checkpoint", "gen.training.log", "models",
+        "gen.config", "gen.data", "gen.device", "gen.distributed", "gen.files", "gen.images",
+        "gen.signals", "gen.training.checkpoint", "gen.training.log", "models",
     },
     "gen/predicting.py": {
         "gen.config", "gen.data", "gen.device", "gen.files", "gen.images", "gen.sampling",

@@ -92,6 +92,7 @@ def worked(start, tmp_path_factory):
     """The folder in which two processes have left what they did."""
     folder = tmp_path_factory.mktemp("worked")
     images_to_measure(folder)
+    (folder / "shared").mkdir()
     codes, said = finish(start(2, "tests/distributed_worker.py", folder))
     assert codes == [0, 0], said
     assert said[1] == ""
@@ -153,6 +154,18 @@ def test_shared_measurement_equals_that_of_one_process(worked, capsys):
     for note in ("1 images of other sizes left out", "2 tiles of one flat color"):
         for said in notes:
             assert sum(note in line for line in said) == 1
+
+
+def test_shared_samples_are_those_of_one_process(worked):
+    first, second = (result["sampled"] for result in results(worked))
+    (worked / "alone").mkdir()
+    assert first == distributed_worker.sampled(worked, "alone")
+    assert "40 were there" in first[1] and second == ["", "", ""]
+    shared, alone = (
+        {p.relative_to(worked / name): p.read_bytes() for p in (worked / name).rglob("*.*")}
+        for name in ("shared", "alone")
+    )
+    assert len(alone) == 72 and shared == alone
 
 
 def assert_close(a, b, where=""):

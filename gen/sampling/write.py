@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from gen import distributed
 from gen.signals import caught_signals
-from gen.training.log import Progress
+from gen.training.log import Progress, Silence
 
 from .sources import Source
 from .targets import Add, Folder, Shape, animation, array, sheet
@@ -62,6 +63,9 @@ class Targets:
 def write_images(source: Source, targets: Targets, record: dict[str, Any], batch_size: int) -> str:
     """Draw the images of `source` that are not there yet, at most `batch_size` held at once.
 
+    Of several processes each draws a share and writes its files of a folder; single files are
+    written by the first, to which the others hand their images.
+
     Args:
         source: what is drawn.
         targets: where it goes.
@@ -77,34 +81,45 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
         ValueError: too many images for one picture.
     """
     shape = tuple(source.draw([0]).shape[1:])
-    folder = None
+    mine = range(source.count)[distributed.share(source.count)]
+    first, folder = distributed.rank() == 0, None
     with (
         caught_signals() as caught,
-        closing(Progress(source.count, 0, "image")) as progress,
+        closing(Progress(len(mine), 0, "image") if first else Silence()) as progress,
         ExitStack() as stack,
     ):
-        indices: Iterable[int] = _watched(source.count, progress, caught)
-        adds = [stack.enter_context(file) for file in targets.files(source, shape)]
+        indices: Iterable[int] = _watched(mine, progress, caught)
+        whole = bool(targets.grid or targets.gif or targets.npy)  # these need every image
+        files = targets.files(source, shape) if first else ()
+        adds = [stack.enter_context(file) for file in files]
         if targets.outdir:
-            folder = Folder(targets.outdir, record, source.name, targets.format, shape)
-            if adds:  # these need every image
+            with distributed.first_goes_first():
+                folder = Folder(targets.outdir, record, source.name, targets.format, shape)
+            if whole:
                 adds.append(lambda index, image: folder.holds(index) or folder.add(index, image))
             else:
                 indices = (index for index in indices if not folder.holds(index))
                 adds.append(folder.add)
         # One batch is encoded and written while the next is drawn.
         pool, writing, done = stack.enter_context(ThreadPoolExecutor(1)), None, 0
-        for part, images in drawn(source, indices, batch_size):
+        for part, images in _in_step(drawn(source, indices, batch_size), whole, caught):
             if writing:
-                writing.result()
-            writing = pool.submit(_write, adds, part, images, caught, source.count)
-            done = part[-1] + 1
+                done += writing.result()
+            writing = pool.submit(_write, adds, part, images, caught)
         if writing:
-            writing.result()
-        if caught and done < source.count:
-            raise Stopped(caught[0], done, source.count)
+            done += writing.result()
+        if folder and not whole:
+            done += folder.there
+        done = distributed.broadcast(sum(distributed.gather(done)))
+        number = distributed.largest(caught[0] if caught else 0)
+        if number and done < source.count:
+            raise Stopped(number, done, source.count)
     height, width = shape[1:]
-    note = folder.finish() if folder else ""
+    note = ""
+    if folder:
+        folder.there = sum(distributed.gather(folder.there))
+        folder.mended = sum(distributed.gather(folder.mended))
+        note = folder.finish() if first else ""
     return f"{source.count} images of {height}x{width} → {targets}{note}"
 
 
@@ -117,21 +132,35 @@ def drawn(
         yield part, source.draw(part)
 
 
-def _write(
-    adds: list[Add], indices: list[int], images: Tensor, caught: list[int], count: int
-) -> None:
-    for index, image in zip(indices, images, strict=True):
+def _write(adds: list[Add], indices: list[int], images: Tensor, caught: list[int]) -> int:
+    """Hand images on until a signal comes; returns how many."""
+    for done, (index, image) in enumerate(zip(indices, images, strict=True)):
+        if caught:
+            return done
         for add in adds:
             add(index, image)
-        if caught:
-            raise Stopped(caught[0], index + 1, count)
+    return len(indices)
 
 
-def _watched(count: int, progress: Progress, caught: list[int]) -> Iterator[int]:
-    """Yield 0 … count − 1, showing how far it is; ends early when a signal was caught."""
-    for index in range(count):
+def _in_step(
+    batches: Iterator[tuple[list[int], Tensor]], collect: bool, caught: list[int]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the batches that this process writes; all stop as soon as one is told to.
+
+    With `collect` the first process writes the batches of all, and the others none.
+    """
+    while True:
+        batch = next(batches, None)
+        if distributed.largest(2 if caught else int(batch is not None)) != 1:
+            return  # one was told to stop, or none has more
+        yield from filter(None, distributed.gather(batch) if collect else [batch])
+
+
+def _watched(mine: range, progress: Progress, caught: list[int]) -> Iterator[int]:
+    """Yield indices until a signal comes, showing how far it is."""
+    for done, index in enumerate(mine):
         if caught:
             return
-        progress.show(index, {})
+        progress.show(done, {})
         progress.advance()
         yield index
