@@ -175,7 +175,8 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
         if size is None:
             raise ValueError(f"{path} has no size of its own; give --size")
         shape = (natural_channels(path), *size)
-        return _images(_load(path, root, shape, "test"), shape)
+        held = _images(_load(path, root, shape, "test"), shape)
+        return dataclasses.replace(held, name=f"{path} (test)")
     if size is not None:
         raise ValueError(f"--size is for a data set's name; the images of {path} have their own")
     if is_run(Path(path)):

@@ -89,6 +89,7 @@ def test_real_images_are_near_and_distance_grows_with_damage(sets, measured):
     assert (same.precision, same.recall) == (1, 1)
     # Halves of one set: the unbiased distance is zero within its spread.
     halves = measure_quality("shapes", "shapes", num=300, size=(16, 16))
+    assert (halves.samples, halves.reference) == ("shapes (test)", "shapes")
     assert abs(halves.kernel) < 4 * halves.kernel_std
     assert measured.kernel > 10 * measured.kernel_std
     assert halves.precision > 0.8 > measured.precision
