@@ -161,7 +161,7 @@ def export(
     given = open_run(source, ema=ema, device="cpu")
     if reference and not given.draws:
         raise click.UsageError(f"--reference: {source} draws no images to compare")
-    outdir, quality = outdir.absolute(), None
+    shown, outdir, quality = outdir, outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with new_folder(outdir) as folder:
         _write(given, folder)
@@ -172,8 +172,8 @@ def export(
         if onnx:
             files[ONNX] = write_onnx(run, folder / ONNX)
         # A segmenter is shown its validation images, and the export does not say where they lie.
-        shown = folder if run.draws else given.path
-        measurement = measure_path(shown)[0] if run.draws or (run.masks and ema) else None
+        looked_at = folder if run.draws else given.path
+        measurement = measure_path(looked_at)[0] if run.draws or (run.masks and ema) else None
         if reference:
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)
@@ -183,7 +183,7 @@ def export(
         measured = measurement, quality, arguments
         text = write_card(outdir.name, run, ema, files, logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())
-    click.echo(f"{', '.join(files)}, README.md → {outdir}", err=True)
+    click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
 
 
 def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
