@@ -40,8 +40,8 @@ lint: $(STAMP)  ## check style
 docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
 	$(RUN) -W error -m pdoc -o build/docs -d google --math gen models
 
-bench: $(STAMP)  ## run the benchmarks that need no data
-	$(RUN) benchmarks/calibration.py --quick
+bench: $(STAMP)  ## compare speed with what one would run instead (10 minutes)
+	$(RUN) benchmarks/performance.py
 
 clean:  ## remove the environment and caches; runs/ is kept
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis gen.egg-info

@@ -185,35 +185,10 @@ def against_peers(draw: Draw, sets: int) -> None:
         print(f"| {key} | " + " | ".join(cells) + " |")
 
 
-def speed(images: list[np.ndarray], count: int = 10000) -> None:
-    """Images per second of the whole measurement and of the azimuthal loop, alternating."""
-    draw = calibrate.crops(images, 32)
-    stack = calibrate.to_8_bit(draw(np.random.default_rng(0), count))
-    plain = stack[: count // 5, 0].astype(float)
-    measure(stack[:200])
-    print(f"\n## Speed: {count} grey images of 32×32 in memory, periods 2, 4, 8\n")
-    rates: dict[str, list[float]] = {"measure": [], "loop": []}
-    for _ in range(5):
-        start = time.perf_counter()
-        measure(stack, (2, 4, 8))
-        rates["measure"].append(count / (time.perf_counter() - start))
-        start = time.perf_counter()
-        for image in plain:
-            peers.azimuthal_average(image)
-        rates["loop"].append(len(plain) / (time.perf_counter() - start))
-    ours, loop = (float(np.median(v)) for v in rates.values())
-    print(
-        f"measure {ours:,.0f} images/s, azimuthal-profile loop {loop:,.0f} images/s, ratio"
-        f" {ours / loop:.1f}: {verdict(ours / loop, 5, np.inf)}",
-        flush=True,
-    )
-
-
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sets, under three minutes")
-    parser.add_argument("--speed", action="store_true", help="only the comparison of speed")
     args = parser.parse_args()
     quick = args.quick
     torch.set_num_threads(1)
@@ -221,9 +196,6 @@ def main() -> None:
     print(f"# Calibration on {len(images)} images ({kind})", flush=True)
     start, sets = time.perf_counter(), 24 if quick else 120
     draw = calibrate.crops(images, 64)
-    speed(images, 3000 if quick else 10000)
-    if args.speed:
-        return
     nulls(images, 40 if quick else 250)
     injections(images, sets)
     limits(draw, 12 if quick else 40)

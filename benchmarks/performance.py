@@ -1,0 +1,89 @@
+"""Speed beside what a user would run instead: `python benchmarks/performance.py` (`make bench`).
+
+Prints one table, writes it as JSON to runs/performance.json and, with `--write-docs`, regenerates
+docs/performance.md and its plot. Functions alternate (A B A B …) and medians are compared: on a
+shared machine a figure alone means little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import growth  # noqa: E402
+import speed_analysis  # noqa: E402
+import speed_networks  # noqa: E402
+from timing import Row, alternate, markdown  # noqa: E402
+
+
+def limits() -> dict[str, float]:
+    """What this machine can do at most: GFLOP/s of matrix products, GB/s of a copy."""
+    found = {}
+    for name, dtype, side in (("fp32", torch.float32, 1536), ("bf16", torch.bfloat16, 2048)):
+        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+        (seconds,) = alternate(lambda a=a, b=b: a @ b, repeats=7)
+        found[name] = 2 * side**3 / seconds / 1e9
+    source = torch.ones(2**25)
+    target = torch.empty_like(source)
+    (seconds,) = alternate(lambda: target.copy_(source), repeats=7)
+    return found | {"copy": 2 * source.nbytes / seconds / 1e9}
+
+
+SECTIONS = {
+    "training": speed_networks.training,
+    "sampling": speed_networks.sampling,
+    "measuring": speed_analysis.measuring,
+    "data": speed_analysis.data,
+    "start": speed_networks.start,
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=[*SECTIONS, "growth"], action="append")
+    parser.add_argument("--write-docs", action="store_true")
+    given = parser.parse_args()
+    start, load = time.perf_counter(), Path("/proc/loadavg")
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "load": load.read_text().split()[0] if load.exists() else "unknown",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **limits(),
+    }
+    print(machine, flush=True)
+    rows: list[Row] = []
+    grown: dict = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, section in SECTIONS.items():
+            if not given.only or name in given.only:
+                rows += section(machine, Path(folder))
+                print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        if not given.only or "growth" in given.only:
+            grown = growth.measure_growth()
+    machine["seconds"] = round(time.perf_counter() - start)
+    print(markdown(rows))
+    out = ROOT / "runs" / "performance.json"
+    out.parent.mkdir(exist_ok=True)
+    content = {"machine": machine, "rows": [row.to_dict() for row in rows], "growth": grown}
+    out.write_text(json.dumps(content, indent=2) + "\n")
+    if given.write_docs:
+        import speed_page
+
+        speed_page.write(ROOT / "docs", machine, rows, grown)
+
+
+if __name__ == "__main__":
+    main()

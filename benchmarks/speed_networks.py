@@ -1,0 +1,165 @@
+"""Training, sampling and start-up against what a user would run instead."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import example_dcgan
+import torch
+from timing import Row, alternate
+from torchvision.utils import save_image
+
+from gen.config import RunConfig
+from gen.data.datasets import load_dataset
+from gen.images import encode, to_float
+from gen.sampling import decode_latents, draw_latents
+from gen.sampling.fast import FastDecoder
+from gen.sampling.sources import Source
+from gen.sampling.write import Targets, write_images
+from gen.training.loop import Trainer
+from models.decoder import Decoder
+
+ROOT = Path(__file__).resolve().parent.parent
+# Multiply-adds ×2 of one image and step: five passes of G or D in our loop, k4 s2 throughout.
+GFLOP = {64: 2.48, 32: 0.135}
+TRAIN = {64: (64, 2, 2.3, 1.35), 32: (32, 12, 2.5, 1.4)}  # size → width, steps, targets bf16, fp32
+SAMPLE_GFLOP = 0.21
+
+
+def training(machine: dict[str, Any], folder: Path) -> list[Row]:
+    """Images per second of `train.py dcgan`'s loop, everything on, against the example's."""
+    rows = []
+    for size, (width, steps, least_bf16, least_fp32) in TRAIN.items():
+        dataset = load_dataset("shapes", root="data", size=(size, size), channels=3, count=512)
+        images = to_float(dataset.fetch(range(64)).images)
+        step = example_dcgan.training_step(size, width, images)
+
+        def example(step=step, steps=steps) -> float:
+            start = time.perf_counter()
+            for _ in range(steps):
+                step()
+            return steps * 64 / (time.perf_counter() - start)
+
+        def ours(precision: str, size=size, width=width, steps=steps, dataset=dataset) -> float:
+            """Run a whole run; its own log says how fast the steps after the first few were."""
+            config = RunConfig.from_dict(
+                {
+                    "model": {
+                        "model": "dcgan",
+                        "size": (size, size),
+                        "channels": 3,
+                        "width": width,
+                    },
+                    "training": {
+                        "steps": 2 * steps,
+                        "precision": precision,
+                        "log_every": steps,
+                        "device": "cpu",
+                    },
+                }
+            )
+            run = folder / f"{size}-{precision}-{time.monotonic_ns()}"
+            run.mkdir()
+            Trainer(config, dataset, run).run()
+            last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+            return json.loads(last)["speed/images_per_second"]
+
+        rates: dict[str, list[float]] = {"example": [], "fp32": [], "bf16": []}
+        example()
+        for _ in range(2):
+            rates["example"].append(example())
+            for precision in ("fp32", "bf16"):
+                rates[precision].append(ours(precision))
+        median = {name: statistics.median(values) for name, values in rates.items()}
+        for precision, least in (("fp32", least_fp32), ("bf16", least_bf16)):
+            share = median[precision] * GFLOP[size] / machine[precision]
+            wanted = 0.65 if (size, precision) == (64, "bf16") else None
+            rows.append(
+                Row(
+                    "Training (baseline: the PyTorch example's loop; limit: matrix products)",
+                    f"{size}×{size}, width {width}, {precision}",
+                    median[precision], median["example"], least, share, wanted,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
+    """Images per second of decoding, and of writing a folder."""
+    torch.manual_seed(0)
+    decoder = Decoder(100, (64, 64), 3, 64).eval().requires_grad_(False)
+    fast = {precision: FastDecoder(decoder, precision) for precision in ("fp32", "bf16")}
+    latents = draw_latents(range(128), 100)
+
+    @torch.inference_mode()
+    def plain() -> None:
+        for part in latents.split(64):
+            decoder(part)
+
+    times = alternate(plain, *(lambda n=n: decode_latents(n, latents) for n in fast.values()))
+    rates = [len(latents) / seconds for seconds in times]
+    section = "Sampling 64×64 (baseline: eval-mode forward, batch 64; limit: matrix products)"
+    rows = [
+        Row(
+            section, f"--fast {precision}", rate, rates[0], least,
+            rate * SAMPLE_GFLOP / machine[precision],
+        )
+        for precision, rate, least in zip(fast, rates[1:], (1.6, 3.0), strict=True)
+    ]  # fmt: skip
+    count, part = 512, 128
+
+    def draw(seeds: list[int]) -> torch.Tensor:
+        return decode_latents(fast["bf16"], draw_latents(seeds, 100))
+
+    def whole() -> None:
+        target = folder / f"samples-{time.monotonic_ns()}"
+        write_images(Source(count, draw), Targets(outdir=target), {}, 64)
+
+    def one_by_one() -> None:
+        with torch.inference_mode():
+            for start in range(0, part, 64):
+                for i, image in enumerate(decoder(latents[start : start + 64])):
+                    save_image(image, folder / f"{i}.png", normalize=True)
+
+    drawn = draw(list(range(64)))
+
+    def encoding() -> None:
+        for i in range(part):
+            (folder / f"e{i}.png").write_bytes(encode(drawn[i % 64], ".png"))
+
+    seconds = alternate(whole, one_by_one, lambda: draw(list(range(part))), encoding, repeats=3)
+    ours, saved, generate, files = (
+        n / s for n, s in zip((count, *[part] * 3), seconds, strict=True)
+    )
+    section = "Sampling to a folder (baseline: save_image per file; limit: drawing or files alone)"
+    share = ours / min(generate, files)
+    return [*rows, Row(section, "--fast bf16 --outdir", ours, saved, 2.0, share, 0.8)]
+
+
+def start(machine: dict[str, Any], folder: Path) -> list[Row]:
+    """How often per second the help text and a run of one step could be had."""
+
+    def help_text() -> None:
+        subprocess.run(
+            [sys.executable, "train.py", "dcgan", "--help"], cwd=ROOT, check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def first_step() -> None:
+        command = [sys.executable, "train.py", "dcgan", "--data", "shapes", "--steps", "1"]
+        output = ["--outdir", str(folder / "first")]
+        subprocess.run([*command, *output], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+
+    (seconds,) = alternate(help_text, repeats=5)
+    (first,) = alternate(first_step, repeats=2)
+    section = "Start (baseline: the target of 0.3 s and 8 s; ratio: how many times faster)"
+    return [
+        Row(section, f"`--help`: {seconds:.2f} s", 1 / seconds, 1 / 0.3, 1.0, unit="/s"),
+        Row(section, f"a run of one step: {first:.1f} s", 1 / first, 1 / 8, 1.0, unit="/s"),
+    ]
