@@ -122,6 +122,19 @@ def test_any_batch_split_and_merge_give_the_same_result(texture, channels, heigh
     assert merged.arrays.gains.shape == (97, len(whole.lines))
 
 
+def test_two_cores_give_what_one_gives(texture):
+    images = texture(400, 1, 32, 32)
+    one = measure(images, value_range=(0, 255))
+    torch.set_num_threads(2)
+    try:
+        two = measure(images, value_range=(0, 255))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert np.allclose(numbers(two), numbers(one), rtol=1e-9, atol=1e-9)
+    assert np.array_equal(two.arrays.gains, one.arrays.gains)  # in the order of the images
+
+
 def test_a_meter_keeps_little_per_image(texture):
     meter = Meter(value_range=(0, 255))
     meter.update(texture(500, 3, 48, 48))
