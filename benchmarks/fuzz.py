@@ -1,0 +1,378 @@
+"""Feed damaged files to all that reads files, and count what comes back other than one clear line.
+
+    python benchmarks/fuzz.py --minutes 10 --target decode --target checkpoint --target json
+
+Real files are made, then bytes, structures or values of them changed at random (from --seed and
+the number of the input, so that a finding can be repeated). Whatever is raised beside the one error
+that the reader promises, takes over ten seconds or a gibibyte more memory than before, is a
+finding; its input is kept in --outdir, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import itertools
+import json
+import random
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+SECONDS, GIBIBYTE = 10, 1 << 20  # per input; of ru_maxrss, which counts kibibytes
+NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 1, 2**31, 2**64, 10**400, 1e308, float("nan"), float("inf"), -0.5, "", "x",
+    "1", "\ud800", [], [1], [1, 2], {}, {"a": 1}, [[]], "é" * 1000,
+)  # fmt: skip
+Reader = Callable[[Path], Any]
+
+
+# Files
+
+
+def images() -> Iterator[tuple[str, bytes]]:
+    """Image files of every format, depth and extra that `decode` has a branch for."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    color, deep = rng.integers(0, 256, (12, 16, 3), np.uint8), rng.integers(0, 65536, (12, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = {
+        "rgb": Image.fromarray(color), "gray": Image.fromarray(color[..., 0]),
+        "palette": Image.fromarray(color).quantize(16), "bits": Image.fromarray(color[..., 0] > 99),
+        "rgba": Image.fromarray(np.dstack([color, color[..., :1]])),
+        "la": Image.fromarray(color[..., :2]), "deep": Image.fromarray(deep.astype(np.uint16)),
+        "cmyk": Image.fromarray(color).convert("CMYK"),
+        "float": Image.fromarray(color[..., 0] / np.float32(255)),
+    }  # fmt: skip
+    kinds = {
+        "png": ("rgb", "gray", "palette", "bits", "rgba", "la", "deep"),
+        "tiff": ("rgb", "gray", "palette", "bits", "rgba", "deep", "cmyk", "float"),
+        "jpeg": ("rgb", "gray", "cmyk"), "webp": ("rgb", "rgba"), "bmp": ("rgb", "palette"),
+    }  # fmt: skip
+    options = {"tiff": ({}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}),
+               "jpeg": ({}, {"progressive": True}), "webp": ({}, {"lossless": True})}  # fmt: skip
+    for kind, names in kinds.items():
+        for name in names:
+            for option in options.get(kind, ({},)):
+                if option.get("compression") == "jpeg" and name not in ("rgb", "gray"):
+                    continue
+                buffer = io.BytesIO()
+                with_exif = {} if kind == "bmp" else {"exif": exif}
+                made[name].save(buffer, kind, **option, **with_exif)
+                yield f"{name}.{kind}", buffer.getvalue()
+    for count, color_type in ((3, 2), (2, 4), (4, 6)):
+        rows = b"".join(b"\0" + rng.bytes(10 * count) for _ in range(4))
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 16, color_type, 0, 0, 0))]
+        chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        yield f"deep{count}.png", _png(chunks)
+    for name, array in (("bytes", color[None]), ("floats", color[None] / np.float32(255))):
+        for suffix, save in (("npy", np.save), ("npz", np.savez_compressed)):
+            buffer = io.BytesIO()
+            save(buffer, array)
+            yield f"{name}.{suffix}", buffer.getvalue()
+    buffer = io.BytesIO()
+    np.savez(buffer, images=color[None], labels=np.array([2]))
+    yield "labels.npz", buffer.getvalue()
+
+
+def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """A checkpoint of each model, and weights in the layout of PyTorch's example."""
+    import torch
+
+    from gen.config import MODELS, RunConfig
+    from gen.data.datasets import load_dataset
+    from gen.training.loop import Trainer
+
+    plain = {"size": [16, 16], "channels": 3, "width": 4}
+    data = load_dataset("shapes", root=folder, size=(16, 16), channels=3, count=16)
+    for model in ("dcgan", "vae"):
+        assert model in MODELS
+        values = {
+            "model": {"model": model, **plain, "latent": 6},
+            "training": {"steps": 1, "batch_size": 8, "device": "cpu"},
+        }
+        run = folder / model
+        run.mkdir()
+        Trainer(RunConfig.from_dict(values), data, run).run()
+        yield f"{model}.pt", sorted((run / "checkpoints").glob("*.pt"))[-1].read_bytes()
+    widths = (6, 8, 4, 3)
+    weights = {}
+    for index, (enters, leaves) in enumerate(itertools.pairwise(widths)):
+        weights[f"main.{3 * index}.weight"] = torch.randn(enters, leaves, 4, 4)
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    yield "example.pth", buffer.getvalue()
+
+
+def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Configurations, a measurement and a log."""
+    from gen.analysis.checkerboard import measure
+    from gen.config import MODELS, RunConfig
+
+    for model in MODELS:
+        plain = RunConfig.from_dict({"model": {"model": model}}).to_dict()
+        yield f"{model}.config", json.dumps(plain).encode()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 3, 32, 32), np.uint8)
+    measured = measure(noise, (2, 4), noise[::-1].copy(), (0, 255))
+    yield "plain.measurement", json.dumps(measured.to_dict()).encode()
+    names = [
+        f"checkerboard/period{p}_{v}" for p in (2, 4) for v in ("dbc", "detected", "limit_dbc")
+    ]
+    rows = [{"step": s, "loss/vae": 0.5, **dict.fromkeys(names, 1.0)} for s in range(4)]
+    yield "plain.log", "\n".join(map(json.dumps, rows)).encode()
+
+
+# Damage
+
+
+def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data in chunks:
+        parts += [
+            struct.pack(">I", len(data)),
+            kind,
+            data,
+            struct.pack(">I", zlib.crc32(kind + data)),
+        ]
+    return b"".join(parts)
+
+
+def damage(data: bytes, rng: random.Random) -> bytes:
+    """Change, insert, remove, repeat or cut some bytes."""
+    content = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        size = len(content)
+        if not size:
+            return bytes(content)
+        place = rng.randrange(min(size, 400)) if rng.random() < 0.5 else rng.randrange(size)
+        length = rng.choice((1, 2, 4, 16, 200))
+        what = rng.randrange(7)
+        if what == 0:
+            content[place] ^= 1 << rng.randrange(8)
+        elif what == 1:
+            width, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
+            number = rng.choice(NUMBERS) % 256**width
+            content[place : place + width] = number.to_bytes(width, order)
+        elif what == 2:
+            content[place : place + length] = rng.randbytes(length)
+        elif what == 3:
+            content[place:place] = rng.randbytes(length)
+        elif what == 4:
+            del content[place : place + length]
+        elif what == 5:
+            content[place:place] = content[place : place + length]
+        else:
+            del content[place:]
+    return bytes(content)
+
+
+def damage_inside(data: bytes, rng: random.Random) -> bytes:
+    """The same within a chunk of PNG or a member of a zip, with checksums that fit again."""
+    if data.startswith(b"\x89PNG"):
+        chunks, place = [], 8
+        while place < len(data):
+            (length,) = struct.unpack(">I", data[place : place + 4])
+            chunks.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+            place += length + 12
+        index = rng.randrange(len(chunks))
+        kind, held = chunks[index]
+        if kind == b"IDAT" and rng.random() < 0.5:
+            held = zlib.compress(damage(zlib.decompress(held), rng))
+        else:
+            held = damage(held or b"\0", rng)
+        chunks[index] = kind, held
+        return _png(chunks)
+    if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [(name, archive.read(name)) for name in archive.namelist()]
+        # Of a checkpoint's members all but one hold nothing but numbers.
+        weights = [20 if name.endswith((".pkl", ".npy")) else 1 for name, _ in members]
+        (index,) = rng.choices(range(len(members)), weights)
+        name, held = members[index]
+        members[index] = name, damage(held, rng)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, held in members:
+                archive.writestr(name, held)
+        return buffer.getvalue()
+    return damage(data, rng)
+
+
+def damage_values(data: bytes, rng: random.Random) -> bytes:
+    """Put hostile values, or values from elsewhere, into places of a JSON text; or drop some."""
+    lines = data.decode().split("\n")
+    row = rng.randrange(len(lines))
+    plain = json.loads(lines[row])
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        holder: Any = {"root": plain}
+        key: Any = "root"
+        while isinstance(holder[key], dict | list) and holder[key] and rng.random() < 0.8:
+            holder = holder[key]
+            key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        if holder.keys() == {"root"} if isinstance(holder, dict) else False:
+            plain = copy.deepcopy(rng.choice(VALUES))
+        elif isinstance(holder, dict) and rng.random() < 0.2:
+            del holder[key]
+        elif isinstance(holder, dict) and rng.random() < 0.1:
+            holder[rng.choice(("x", "schema", "2", ""))] = copy.deepcopy(rng.choice(VALUES))
+        else:
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
+    lines[row] = json.dumps(plain)
+    return "\n".join(lines).encode()
+
+
+# Readers: each raises its one error, or nothing
+
+
+def read_image(path: Path) -> None:
+    """Decode, check and look into the header; or open and read an array."""
+    from gen.data.arrays import open_array
+    from gen.data.decode import DataError, check, decode, read_header
+
+    if path.suffix in (".npy", ".npz"):
+        try:
+            array = open_array(path)
+            array.read(np.arange(len(array.pixels))[:2])
+        except DataError:
+            pass
+        return
+    for look in (decode, check, read_header):
+        try:
+            pixels = look(path, max_pixels=1 << 20)
+        except DataError as error:
+            assert "\n" not in str(error), "more than one line"
+            continue
+        if look is decode:
+            assert 0 <= pixels.min() <= pixels.max() <= 255, "levels outside 0 … 255"
+
+
+def read_checkpoint(path: Path) -> None:
+    """Load a decoder as sample.py does, and a whole run as --resume does."""
+    from gen.sampling import load
+    from gen.training.checkpoint import CheckpointError, inspect, load_checkpoint
+
+    for read in (lambda p: load(p, device="cpu"), load_checkpoint, inspect):
+        try:
+            read(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error), "more than one line"
+
+
+def read_text(path: Path) -> None:
+    """Read a configuration, a measurement to compare, or the log of a run."""
+    import click
+
+    from gen.analysis.history import draw_history, read_history, since_when
+    from gen.commands.compare import _measurement, table
+    from train import new_config
+
+    try:
+        if path.suffix == ".config":
+            new_config(path.stem.split("-")[0], str(path), {})
+        elif path.suffix == ".measurement":
+            as_json = path.with_suffix(".json")
+            as_json.write_bytes(path.read_bytes())
+            table({"a": _measurement(as_json, 0)})
+        else:
+            (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
+            rows = read_history(path.parent)
+            since_when(rows)
+            if random.random() < 0.02:  # slow
+                draw_history(rows)
+    except (ValueError, click.UsageError):
+        pass
+
+
+TARGETS: dict[str, tuple[Callable[[Path], Iterator[tuple[str, bytes]]], Reader, Any]] = {
+    "decode": (lambda _: images(), read_image, damage_inside),
+    "checkpoint": (checkpoints, read_checkpoint, damage_inside),
+    "json": (texts, read_text, damage_values),
+}
+
+
+def _too_long(*_: Any) -> None:
+    raise BaseException("over ten seconds")
+
+
+def fuzz(target: str, seed: int, seconds: float, outdir: Path) -> int:
+    """Try inputs for so long; prints their number and each kind of finding once."""
+    make, read, inside = TARGETS[target]
+    warnings.simplefilter("ignore")  # decoders warn of damage that they can live with
+    signal.signal(signal.SIGALRM, _too_long)
+    found: dict[str, Path] = {}
+    tried = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "made").mkdir()
+        originals = list(make(folder / "made"))
+        for original, data in originals:  # undamaged, all can be read
+            path = folder / original
+            path.write_bytes(data)
+            read(path)
+        high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            rng = random.Random(seed * 10**9 + tried)
+            tried += 1
+            original, data = rng.choice(originals)
+            data = (inside if rng.random() < 0.6 else damage)(data, rng)
+            stem, _, suffix = original.partition(".")
+            path = outdir / f"{stem}-now.{suffix}"  # stays where the process dies
+            path.write_bytes(data)
+            signal.alarm(SECONDS)
+            kind = None
+            try:
+                read(path)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                trace = error.__traceback__
+                while trace and trace.tb_next:
+                    trace = trace.tb_next
+                where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+                kind = f"{type(error).__name__} at {where}: {error}"[:200]
+            signal.alarm(0)
+            if (now := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) > high + GIBIBYTE:
+                kind, high = f"{(now - high) >> 10} MiB of memory", now
+            if kind and (place := kind.split(": ")[0]) not in found:
+                found[place] = outdir / f"{target}-{len(found)}-{stem}.{suffix}"
+                path.rename(found[place])
+                print(f"{target}: {kind} ({found[place]})", flush=True)
+            path.unlink(missing_ok=True)
+    print(f"{target}: {tried:,} inputs tried in {seconds / 60:g} minutes, {len(found)} findings")
+    return len(found)
+
+
+def main() -> None:
+    """Parse and try."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10, help="per target")
+    parser.add_argument("--target", action="append", choices=list(TARGETS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--outdir", type=Path, default=Path("runs/fuzz"), help="for findings")
+    given = parser.parse_args()
+    given.outdir.mkdir(parents=True, exist_ok=True)
+    targets = given.target or list(TARGETS)
+    found = [fuzz(t, given.seed, 60 * given.minutes, given.outdir) for t in targets]
+    sys.exit(1 if any(found) else 0)
+
+
+if __name__ == "__main__":
+    main()
