@@ -5,18 +5,28 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 from gen.files import read_rows
 
+_MONITOR = "checkerboard/"
 Rows = list[dict[str, float]]
 
 
 def read_history(run: Path) -> Rows:
-    """Rows of a run's metrics.jsonl that hold the monitor's numbers; empty where there is none."""
+    """Rows of a run's metrics.jsonl that hold the monitor's numbers; empty where there is none.
+
+    Values that are no numbers are left out.
+    """
     file = run / "metrics.jsonl"
     if not file.is_file():
         return []
-    return [row for row in read_rows(file) if any(name.startswith("checkerboard/") for name in row)]
+    rows = [{name: v for name, v in row.items() if _is_number(v)} for row in read_rows(file)]
+    return [row for row in rows if "step" in row and any(n.startswith(_MONITOR) for n in row)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300
 
 
 def monitored(rows: Rows) -> list[int]:

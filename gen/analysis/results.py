@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 SIGNIFICANT = 0.05
@@ -285,9 +287,33 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
-    """Fill a dataclass from plain values; keys it does not know are ignored."""
+    """Fill a dataclass from plain values of its fields' types; keys it does not know are ignored.
+
+    Raises:
+        TypeError, KeyError, AttributeError, ValueError: a value of another type, or none.
+    """
     names = {f.name for f in dataclasses.fields(cls)} - {"arrays"}
-    return cls(**{k: _rebuild(k, v) for k, v in values.items() if k in names})
+    given = {k: _rebuild(k, v) for k, v in values.items() if k in names}
+    hints = get_type_hints(cls)
+    for name, value in given.items():
+        if not _fits(value, hints[name]):
+            raise TypeError(f"{name} is {reprlib.repr(value)}")
+    return cls(**given)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that annotates its field; whole numbers pass for floats."""
+    parts = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if get_origin(hint) is dict:
+        return all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+    if get_origin(hint) is tuple:
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return type(value) in {int, hint} and not abs(value) > 2**1023
+    return isinstance(value, hint)
 
 
 _NESTED = {"replica": Replica, "line": Line, "excess": Excess, "trace": Trace}

@@ -45,7 +45,7 @@ def _measurement(path: Path, num: int) -> Measurement:
     try:
         plain = json.loads(path.read_text())
         return Measurement.from_dict(plain.get("measurement", plain))
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -53,10 +53,10 @@ def cell(period: Period | None) -> str:
     """Level with *, or the limit it is below."""
     if period is None or period.undefined:
         return "undefined"
-    if not period.detected:
-        return f"< {period.detection_limit_dbc:.1f}"
     level = period.level_dbc if period.level_dbc is not None else period.level_upper_dbc
-    return f"{level:.1f} *"
+    shown = level if period.detected else period.detection_limit_dbc
+    number = "-" if shown is None else f"{shown:.1f}"
+    return f"{number} *" if period.detected else f"< {number}"
 
 
 def table(measured: dict[str, Measurement]) -> str:
