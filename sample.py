@@ -119,7 +119,7 @@ OPTIONS = [
             help="averaged weights or the last  [default: ema]"),
     _option(_HOW, "--fast", type=click.Choice(["fp32", "bf16"]),
             help="fold constants into the weights: fp32 alike to rounding, bf16 to grey levels"),
-    _option(_HOW, "--batch-size", type=click.IntRange(1), default=64, metavar="N",
+    _option(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="N",
             help="images held at once  [default: 64]"),
     _option(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
             help="where to compute  [default: auto]"),

@@ -175,7 +175,9 @@ class AdversarialConfig(GeneratorConfig):
 class SegmenterConfig(EnlargingConfig):
     """Networks that give every pixel a class."""
 
-    classes: int = option(0, "classes of pixels, background included; 0 counts them", high=255)
+    classes: int = option(
+        0, "classes of pixels, background included; 0 counts them", low=0, high=255
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -320,7 +322,9 @@ class VAEConfig(ObjectiveConfig):
     free_bits: float = option(
         0.0, "KL per latent dimension below which it costs the same", unit="nats", low=0, high=100
     )
-    warmup: int = option(0, "beta rises linearly from 0 over this many", unit="steps", low=0)
+    warmup: int = option(
+        0, "beta rises linearly from 0 over this many", unit="steps", low=0, high=10**9
+    )
     lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
     grid_penalty: float = grid_penalty()
 
@@ -368,17 +372,26 @@ class TrainingConfig(Checked):
     batch_size: int = option(64, "images per step", unit="images", low=2, high=65536)
     seed: int = option(0, "seed of weights, order and noise", low=0, high=2**63 - 1)
     ema_half_life: float = option(
-        10_000.0, "half-life of the weight average; 0 averages nothing", unit="images", low=0
+        10_000.0,
+        "half-life of the weight average; 0 averages nothing",
+        unit="images",
+        low=0,
+        high=1e12,
     )
     precision: str = option("fp32", "arithmetic of the networks", choices=("fp32", "bf16"))
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     compile: bool = option(False, "compile the networks (torch.compile)")
     channels_last: bool = option(True, "memory format of the networks")
-    snapshot_every: int = option(1000, "checkpoint and sample rhythm", unit="steps", low=1)
-    keep: int = option(
-        3, "newest checkpoints kept beside snapshots 0, 1, 2, 4, 8, …; 0 keeps all", low=0
+    snapshot_every: int = option(
+        1000, "checkpoint and sample rhythm", unit="steps", low=1, high=10**9
     )
-    log_every: int = option(50, "logging rhythm", unit="steps", low=1)
+    keep: int = option(
+        3,
+        "newest checkpoints kept beside snapshots 0, 1, 2, 4, 8, …; 0 keeps all",
+        low=0,
+        high=10**9,
+    )
+    log_every: int = option(50, "logging rhythm", unit="steps", low=1, high=10**9)
 
 
 @dataclass(frozen=True)

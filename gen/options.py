@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        if len(parts) > 2 or not all(re.fullmatch(r"\d{1,5}", part, re.ASCII) for part in parts):
             self.fail(f"{value!r} is not a size; write 64 or 34x45 (height x width)", param, ctx)
         return int(parts[0]), int(parts[-1])
 
@@ -83,6 +84,26 @@ class Number(click.FloatRange):
         return number
 
 
+LEVEL = Number(-1000, 1000)  # dBc
+
+
+class Periods(click.ParamType):
+    """`2,4,8` → (2, 4, 8)."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Parse, or fail with the form."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        periods = tuple(int(p) for p in parts if re.fullmatch(r"\d{1,4}", p, re.ASCII))
+        if len(periods) < len(parts) or min(periods) < 2 or len(set(periods)) < len(periods):
+            text = f"{value!r}; write whole pixels, 2 or more, each once: 2,4,8"
+            self.fail(text, param, ctx)
+        return periods
+
+
 class Color(click.ParamType):
     """`255,255,255` (red, green, blue) → (R, G, B)."""
 
@@ -90,12 +111,13 @@ class Color(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
         """Parse, or fail with the form."""
-        parts = value if isinstance(value, tuple) else str(value).split(",")
-        levels = [int(part) for part in parts if str(part).isascii() and str(part).isdigit()]
-        if len(parts) != 3 or len(levels) != 3 or max(levels) > 255:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,3}),(\d{1,3}),(\d{1,3})", str(value), re.ASCII)
+        color = tuple(map(int, match.groups())) if match else (256,)
+        if max(color) > 255:
             self.fail(f"{value!r} is no color; write R,G,B from 0 to 255: 255,255,255", param, ctx)
-        red, green, blue = levels
-        return red, green, blue
+        return color
 
 
 class GroupedOption(click.Option):

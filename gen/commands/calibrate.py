@@ -19,7 +19,7 @@ def print_table(path: Path, size: int, images: int, sets: int, max_images: int) 
 
 
 def _count(name: str, least: int, default: int, help: str) -> Any:
-    kind = click.IntRange(least)
+    kind = click.IntRange(least, 10**6)
     return GroupedOption(
         [name], type=kind, default=default, show_default=True, metavar="N", help=help
     )

@@ -108,7 +108,7 @@ compare = Command(
     callback=compare_sets,
     params=[
         click.Argument(["paths"], nargs=-1, required=True, type=click.Path(path_type=Path)),
-        GroupedOption(["--num"], type=click.IntRange(1), default=1024, show_default=True,
+        GroupedOption(["--num"], type=click.IntRange(1, 10**9), default=1024, show_default=True,
                       metavar="N", group="Images", help="samples to draw from a run"),
         GroupedOption(["--plot"], type=click.Path(path_type=Path), metavar="FILE.png",
                       group="Output", help="draw the table"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -12,26 +11,10 @@ import click
 
 from gen import distributed
 from gen.commands.output import check_file, say, write_json
-from gen.options import Color, Command, GroupedOption, Size
+from gen.options import LEVEL, Color, Command, GroupedOption, Periods, Size
 
 if TYPE_CHECKING:
     pass
-
-
-def periods_of(_ctx: Any, _param: Any, text: str) -> tuple[int, ...]:
-    """`2,4,8` → (2, 4, 8)."""
-    parts = text.split(",")
-    periods = tuple(int(part) for part in parts if part.isascii() and part.isdigit())
-    if len(periods) < len(parts) or min(periods) < 2 or len(set(periods)) < len(periods):
-        raise click.BadParameter(f"{text!r}; write whole pixels, 2 or more, each once: 2,4,8")
-    return periods
-
-
-def finite(_ctx: Any, _param: Any, value: float | None) -> float | None:
-    """Refuse nan and infinity, which click takes for floats."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a level in dBc, such as -40")
-    return value
 
 
 def check_arguments(
@@ -104,15 +87,19 @@ def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
     return GroupedOption(list(names), group=group, show_default=True, **settings)
 
 
-_PATH, _COUNT, _SIZE = click.Path(path_type=Path), click.IntRange(1), click.IntRange(0)
+_PATH, _COUNT, _SIZE = (
+    click.Path(path_type=Path),
+    click.IntRange(1, 10**9),
+    click.IntRange(0, 65536),
+)
 _WHAT, _HOW, _OUT = "Images", "Measurement", "Output"
 # fmt: off
 OPTIONS = [
     _option(_HOW, "--reference", type=_PATH, metavar="PATH", help="real images to compare with"),
-    _option(_HOW, "--periods", callback=periods_of, metavar="LIST", default="2,4,8",
+    _option(_HOW, "--periods", type=Periods(), default="2,4,8",
             help="periods in pixels"),
     _option(_HOW, "--channels", is_flag=True, help="print every lattice line of every channel"),
-    _option(_HOW, "--fail-above", type=float, callback=finite, metavar="DBC",
+    _option(_HOW, "--fail-above", type=LEVEL, metavar="DBC",
             help="exit 3 if a detected level is above this"),
     _option(_WHAT, "--tile", type=Size(), help="cut sample sheets into tiles, S or HxW pixels"),
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
@@ -124,9 +111,9 @@ OPTIONS = [
             help="stop at an unreadable file, or leave it out"),
     _option(_WHAT, "--background", type=Color(), default="255,255,255",
             help="color under transparent pixels"),
-    _option(_WHAT, "--max-image-pixels", type=_COUNT, default=178_956_970, metavar="N",
-            help="larger files are bad images"),
-    _option(_WHAT, "--workers", type=_SIZE, default=0, metavar="N",
+    _option(_WHAT, "--max-image-pixels", type=click.IntRange(1, 2**40), default=178_956_970,
+            metavar="N", help="larger files are bad images"),
+    _option(_WHAT, "--workers", type=click.IntRange(0, 256), default=0, metavar="N",
             help="decoding threads; 0: one per processor, at most 8"),
     _option(_OUT, "--json", "json_file", metavar="FILE|-", help="write JSON; - is stdout"),
     _option(_OUT, "--report", type=_PATH, metavar="DIR", help="write an HTML page with pictures"),

@@ -52,7 +52,7 @@ def source_options() -> list[click.Parameter]:
                       help="your own network: runs your code, a file"),
         GroupedOption(["--range", "value_range"], type=Range(), default="-1,1", group=group,
                       show_default=True, help="values of black and white in its images"),
-        GroupedOption(["--num"], type=click.IntRange(128), default=1024, group=group,
+        GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group=group,
                       show_default=True, metavar="N", help="samples to draw, 128 or more"),
     ]  # fmt: skip
 

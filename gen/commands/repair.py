@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from gen.commands.model import source_options
 from gen.commands.output import check_file
-from gen.options import Command, GroupedOption
+from gen.options import LEVEL, Command, GroupedOption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     from gen.networks import Source
 
 SHOWN = 8
-
-
-def level(_ctx: Any, _param: Any, value: float | None) -> float | None:
-    """Refuse nan and infinity."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a level in dBc, such as -50")
-    return value
 
 
 def repair_model(
@@ -111,7 +103,7 @@ repair = Command(
         *source_options(),
         GroupedOption(["-o", "--output"], required=True, type=click.Path(path_type=Path),
                       metavar="FILE", group="Repair", help="where the repaired weights go; new"),
-        GroupedOption(["--target"], type=float, callback=level, metavar="DBC", group="Repair",
+        GroupedOption(["--target"], type=LEVEL, metavar="DBC", group="Repair",
                       help="level to reach  [default: 10 dB below the present one]"),
     ],
     examples="""
