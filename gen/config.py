@@ -69,7 +69,7 @@ class Checked:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if hints[field.name] is float and type(value) is int:
+            if hints[field.name] is float and type(value) is int and abs(value) < 2**1023:
                 object.__setattr__(self, field.name, value := float(value))
             if get_origin(hints[field.name]) is tuple and isinstance(value, list):
                 object.__setattr__(self, field.name, value := tuple(value))
