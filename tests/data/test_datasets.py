@@ -1,5 +1,4 @@
 import pickle
-import struct
 import subprocess
 import sys
 import zipfile
@@ -15,6 +14,7 @@ from gen.data.arrays import _memory
 from gen.data.datasets import DATASETS, BadImage, DataError, load_dataset, natural_channels
 from gen.data.sampler import batches
 from gen.data.sources import fit
+from tests.corpus import write_idx
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -35,12 +35,6 @@ def random_images(*shape: int) -> np.ndarray:
 
 
 # Named sets, from files in their own formats
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    path.write_bytes(header + values.tobytes())
 
 
 @pytest.fixture

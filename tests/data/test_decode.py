@@ -1,14 +1,12 @@
 import os
 import struct
-import zlib
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gen.data.decode import (
     BadImage,
@@ -19,34 +17,16 @@ from gen.data.decode import (
     list_images,
     read_header,
 )
+from tests.corpus import PHOTO, chunk, encoded, png
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (12, 16, 3), np.uint8)
 GRAY = RNG.integers(0, 256, (12, 16), np.uint8)
-PHOTO = np.add.outer(np.arange(48), np.arange(64))[..., None] + np.arange(0, 120, 40)
-PHOTO = (PHOTO + RNG.integers(0, 30, PHOTO.shape)).astype(np.uint8)
-
-
-def encoded(pixels: np.ndarray, kind: str = "png", mode: str | None = None, **options) -> bytes:
-    buffer = BytesIO()
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    crc = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + crc
-
-
-def png(width: int, height: int, depth: int, color: int, rows: bytes, more: bytes = b"") -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)) + more
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 # What files hold, and what becomes of it
@@ -423,9 +403,28 @@ def test_folders_without_images(tmp_path):
             list_images(path)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_folders_are_named(tmp_path):
-    (tmp_path / "a.png").touch()
-    (tmp_path / "locked").mkdir(mode=0)
-    with pytest.raises(DataError, match=r"locked: Permission denied"):
-        list_images(tmp_path)
+MODES = {"RGB": 3, "RGBA": 4, "L": 1, "LA": 2, "1": 1}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    mode=st.sampled_from(sorted(MODES)),
+    kind=st.sampled_from(["png", "tiff"]),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    orientation=st.integers(1, 8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_good_image_is_read_as_pillow_shows_it(tmp_path, mode, kind, size, orientation, seed):
+    """Whatever its mode, size and orientation; composited by an independent formula."""
+    levels = np.random.default_rng(seed).integers(0, 256, (*size, 4), np.uint8)
+    image = Image.fromarray(levels).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a", kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "a")).convert("RGBA")
+    alpha = np.asarray(upright)[..., 3:] / 255
+    expected = np.asarray(upright)[..., :3] * alpha + np.array([9, 99, 199]) * (1 - alpha)
+    pixels = decode(tmp_path / "a", channels=3, background=(9, 99, 199))
+    assert pixels.shape == expected.shape and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, expected, atol=0.5001)
+    assert read_header(tmp_path / "a").size == expected.shape[:2]
