@@ -208,7 +208,7 @@ main = Command(
         _option(_CARD, "--features", default="random", show_default=True,
                 callback=check_features, metavar="|".join(FEATURES),
                 help="the network whose features are compared"),
-        _option(_CARD, "--num", type=click.IntRange(1), default=10_000, show_default=True,
+        _option(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
                 metavar="N", help="images from each side, at most"),
         _option(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
                 help="where named sets lie or are downloaded to"),

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import analyze
+import gen.export
 import sample
 import train
 from gen.config import MODELS, RunConfig
@@ -28,6 +29,7 @@ SMALL = {"--kernel": "4", "--stride": "2", "--reference": "nowhere"}
 COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
     **{f"train {name}": (train.main, [name, "--dry-run"]) for name in train.main.commands},
     "sample": (sample.main, ["nowhere", "--grid", "grid.png"]),
+    "export": (gen.export.main, ["nowhere"]),
     **{f"analyze {name}": (analyze.main, [name]) for name in analyze.main.commands},
 }
 
@@ -41,7 +43,7 @@ def base_of(name: str) -> list[str]:
     """Arguments with which the command gets as far as to its input, which is not there."""
     _, words = COMMANDS[name]
     for param in command_of(name).params:
-        if isinstance(param, click.Argument) and name != "sample":
+        if isinstance(param, click.Argument) and "nowhere" not in words:
             words = [*words, "nowhere"]
         elif param.required and isinstance(param, click.Option):
             words = [*words, param.opts[-1], SMALL.get(param.opts[-1], "new.pt")]

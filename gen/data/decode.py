@@ -121,8 +121,8 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read only the header of an image; raises BadImage for other formats and oversized images."""
     with _opened(path, max_pixels) as image:
         width, height = image.size
-        turned = False
-        if image.format != "PNG" or "exif" in image.info:  # else Pillow would read all pixels
+        turned = False  # Pillow gives TIFF's upright size, and would read all of a PNG for its EXIF
+        if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
             turned = _FIRST_TURNED <= _orientation(image) <= 8
         color = image.mode not in _GRAY and not image.mode.startswith("I")
     return Header(path, (width, height) if turned else (height, width), color)

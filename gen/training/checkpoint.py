@@ -238,7 +238,7 @@ def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
     """The state dict that a file is, or None."""
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
-    return dict(content) if content and tensors else None
+    return dict(content) if tensors and content else None
 
 
 def inspect(path: Path | str) -> str:

@@ -418,10 +418,9 @@ def test_any_good_image_is_read_as_pillow_shows_it(tmp_path, mode, kind, size, o
     """Whatever its mode, size and orientation; composited by an independent formula."""
     levels = np.random.default_rng(seed).integers(0, 256, (*size, 4), np.uint8)
     image = Image.fromarray(levels).convert(mode)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image.save(tmp_path / "a", kind, exif=exif)
-    upright = ImageOps.exif_transpose(Image.open(tmp_path / "a")).convert("RGBA")
+    image.getexif()[0x0112] = orientation
+    image.save(tmp_path / "a", kind, exif=image.getexif())
+    upright = ImageOps.exif_transpose(image).convert("RGBA")
     alpha = np.asarray(upright)[..., 3:] / 255
     expected = np.asarray(upright)[..., :3] * alpha + np.array([9, 99, 199]) * (1 - alpha)
     pixels = decode(tmp_path / "a", channels=3, background=(9, 99, 199))

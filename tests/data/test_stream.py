@@ -88,7 +88,7 @@ def test_the_most_frequent_size_is_taken_and_the_rest_noted(tmp_path):
         read(tmp_path, size=(7, 7))
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_size_is_that_of_the_upright_image(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
