@@ -39,7 +39,7 @@ VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 2**31, 2**64, 10**400, 1e308, float("nan"), float("inf"), -0.5, "", "x",
     "1", "\ud800", [], [1], [1, 2], {}, {"a": 1}, [[]], "é" * 1000,
 )  # fmt: skip
-Reader = Callable[[Path], Any]
+Reader = Callable[[Path], str | None]
 
 
 # Files
@@ -238,44 +238,47 @@ def damage_values(data: bytes, rng: random.Random) -> bytes:
     return "\n".join(lines).encode()
 
 
-# Readers: each raises its one error, or nothing
+# Readers: each gives the promised error as its first look met it, or None; all else is raised
 
 
-def read_image(path: Path) -> None:
+def _looked(looks: list[Callable[[], Any]], promised: tuple[type[Exception], ...]) -> str | None:
+    met = []
+    for look in looks:
+        try:
+            look()
+            met.append(None)
+        except promised as error:
+            met.append(str(error))
+    return met[0]
+
+
+def read_image(path: Path) -> str | None:
     """Decode, check and look into the header; or open and read an array."""
     from gen.data.arrays import open_array
     from gen.data.decode import DataError, check, decode, read_header
 
-    if path.suffix in (".npy", ".npz"):
-        try:
-            array = open_array(path)
-            array.read(np.arange(len(array.pixels))[:2])
-        except DataError:
-            pass
-        return
-    for look in (decode, check, read_header):
-        try:
-            pixels = look(path, max_pixels=1 << 20)
-        except DataError as error:
-            assert "\n" not in str(error), "more than one line"
-            continue
-        if look is decode:
-            assert 0 <= pixels.min() <= pixels.max() <= 255, "levels outside 0 … 255"
+    def pixels() -> None:
+        levels = decode(path, max_pixels=1 << 20)
+        assert 0 <= levels.min() <= levels.max() <= 255, "levels outside 0 … 255"
+
+    def array() -> None:
+        images = open_array(path)
+        images.read(np.arange(len(images.pixels))[:2])
+
+    others = [lambda: check(path, max_pixels=1 << 20), lambda: read_header(path)]
+    return _looked([array] if path.suffix in (".npy", ".npz") else [pixels, *others], (DataError,))
 
 
-def read_checkpoint(path: Path) -> None:
+def read_checkpoint(path: Path) -> str | None:
     """Load a decoder as sample.py does, and a whole run as --resume does."""
     from gen.sampling import load
     from gen.training.checkpoint import CheckpointError, inspect, load_checkpoint
 
-    for read in (lambda p: load(p, device="cpu"), load_checkpoint, inspect):
-        try:
-            read(path)
-        except CheckpointError as error:
-            assert "\n" not in str(error), "more than one line"
+    looks = [lambda: load(path, device="cpu"), lambda: load_checkpoint(path), lambda: inspect(path)]
+    return _looked(looks, (CheckpointError,))
 
 
-def read_text(path: Path) -> None:
+def read_text(path: Path) -> str | None:
     """Read a configuration, a measurement to compare, or the log of a run."""
     import click
 
@@ -283,21 +286,23 @@ def read_text(path: Path) -> None:
     from gen.commands.compare import _measurement, table
     from train import new_config
 
-    try:
-        if path.suffix == ".config":
-            new_config(path.stem.split("-")[0], str(path), {})
-        elif path.suffix == ".measurement":
-            as_json = path.with_suffix(".json")
-            as_json.write_bytes(path.read_bytes())
-            table({"a": _measurement(as_json, 0)})
-        else:
-            (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
-            rows = read_history(path.parent)
-            since_when(rows)
-            if zlib.crc32(path.read_bytes()) % 50 == 0:  # slow
-                draw_history(rows)
-    except (ValueError, click.UsageError):
-        pass
+    def configuration() -> None:
+        new_config(path.stem.split("-")[0], str(path), {})
+
+    def measurement() -> None:
+        as_json = path.with_suffix(".json")
+        as_json.write_bytes(path.read_bytes())
+        table({"a": _measurement(as_json, 0)})
+
+    def log() -> None:
+        (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
+        rows = read_history(path.parent)
+        since_when(rows)
+        if zlib.crc32(path.read_bytes()) % 50 == 0:  # slow
+            draw_history(rows)
+
+    look = {".config": configuration, ".measurement": measurement, ".log": log}[path.suffix]
+    return _looked([look], (ValueError, click.UsageError))
 
 
 TARGETS: dict[str, tuple[Callable[[Path], Iterator[tuple[str, bytes]]], Reader, Any]] = {
@@ -325,7 +330,8 @@ def fuzz(target: str, seed: int, seconds: float, outdir: Path) -> int:
         for original, data in originals:  # undamaged, all can be read
             path = folder / original
             path.write_bytes(data)
-            read(path)
+            if said := read(path):
+                sys.exit(f"{original} is undamaged, but: {said}")
         high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         end = time.monotonic() + seconds
         while time.monotonic() < end:

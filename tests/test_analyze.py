@@ -360,3 +360,28 @@ def test_an_interrupt_ends_in_one_line(tmp_path):
         time.sleep(0.2)
     assert process.communicate(timeout=30)[1].splitlines()[-1] == "Interrupted."
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", "many"),
+        ("images", 10**400),
+        ("size", [32]),
+        ("size", None),
+        ("periods", {"2": {"undefined": None, "detected": True, "level_dbc": "high"}}),
+        ("periods", {"two": {"undefined": None}}),
+        ("periods", [1]),
+        ("lines", [{"replica": 3}]),
+        ("reference", []),
+    ],
+)
+def test_numbers_of_other_types_are_one_line(checkered, tmp_path, name, value):
+    """What a measurement file holds is checked when it is read, not when it is printed."""
+    plain = json.loads(run(checkered, "--json", "-").stdout)
+    path = tmp_path / "m.json"
+    for change, code in (({}, 0), ({name: value}, 1)):
+        path.write_text(json.dumps(plain | change))
+        result = CliRunner().invoke(analyze.main, ["compare", str(path)])
+        assert result.exit_code == code, result.output
+    assert_one_line(result, 1, "m.json: not a measurement of schema 1")

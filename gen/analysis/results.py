@@ -303,17 +303,19 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of the type that annotates its field; whole numbers pass for floats."""
-    parts = get_args(hint)
-    if get_origin(hint) is UnionType:
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is UnionType:
         return any(_fits(value, part) for part in parts)
-    if get_origin(hint) is dict:
+    if kind in (int, float):
+        return type(value) in {int, kind} and not abs(value) > 2**1023
+    if not isinstance(value, kind):
+        return False
+    if kind is dict:
         return all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
-    if get_origin(hint) is tuple:
+    if kind is tuple:
         kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if hint in (int, float):
-        return type(value) in {int, hint} and not abs(value) > 2**1023
-    return isinstance(value, hint)
+    return True
 
 
 _NESTED = {"replica": Replica, "line": Line, "excess": Excess, "trace": Trace}
