@@ -211,7 +211,7 @@ class Measurement:
             if values["reference"] is not None:
                 values["reference"] = cls.from_dict(values["reference"])
             return _build(cls, values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a measurement of schema {SCHEMA}: {error}") from None
 
     def __str__(self) -> str:
