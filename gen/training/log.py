@@ -142,7 +142,7 @@ class RunLog:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line every ten seconds and at the end."""
+    """A bar on a terminal; elsewhere a plain line every ten seconds; one at each snapshot."""
 
     def __init__(self, total: int, start: int, unit: str) -> None:
         from tqdm import tqdm
@@ -160,14 +160,13 @@ class Progress:
         """One step further."""
         self.bar.update()
 
-    def show(self, step: int, values: dict[str, float]) -> None:
-        """The latest numbers beside the bar, or on a line of their own."""
+    def show(self, step: int, values: dict[str, float], lasting: bool = False) -> None:
+        """The latest numbers beside the bar, or on a line of their own, where they are to last."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
-        if self.bar.disable and (now - self.printed >= 10 or step == self.total):
-            line = f"{self.unit} {step}/{self.total}  {text}".rstrip()
-            print(line, file=sys.stderr, flush=True)
+        if lasting or (self.bar.disable and (now - self.printed >= 10 or step == self.total)):
+            self.say(f"{self.unit} {step}/{self.total}  {text}".rstrip())
             self.printed = now
 
     def say(self, line: str) -> None:

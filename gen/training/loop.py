@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen import distributed
 from gen.config import RunConfig
@@ -20,6 +20,7 @@ from gen.files import held, remove_unfinished, write_atomically
 from gen.images import to_float, to_uint8
 from gen.signals import caught_signals
 
+from .health import warnings
 from .log import Progress, RunLog, Silence, write_status
 from .objectives import Metrics, Objective, Phase
 from .state import State
@@ -70,6 +71,7 @@ def train_step(
             loss, seen = phase.loss(batch, step)
         loss.backward()
         distributed.average(gradients(phase), share)
+        metrics[f"grad/{phase.name}"] = nn.utils.get_total_norm(gradients(phase))
         phase.optimizer.step()
         if watch:
             weights = [w for group in phase.optimizer.param_groups for w in group["params"]]
@@ -95,27 +97,36 @@ class Trainer(State):
         spread = [index * len(self.dataset) // count for index in range(count)]
         return self.to_device(self.dataset.fetch(spread))
 
-    def snapshot(self, log: RunLog, progress: Progress, values: dict[str, float]) -> None:
+    def snapshot(
+        self, log: RunLog, progress: Progress, values: dict[str, float]
+    ) -> dict[str, float]:
         """Log `values` and what the objective shows of the averaged networks; then save.
 
-        In this order a process that is killed between the two writes its row again on resuming.
+        Returns the numbers of health. In this order a process that is killed between the two writes
+        its row again on resuming.
         """
-        if distributed.rank() == 0:
-            self.inspect(log, progress, values)
+        health = self.inspect(log, progress, values) if distributed.rank() == 0 else {}
         self.save()
         if distributed.rank() == 0:
             write_status(self.folder, "running", self.step)
+        return health
 
-    def inspect(self, log: RunLog, progress: Progress, values: dict[str, float]) -> None:
-        """Log `values` and what the objective shows of the averaged networks."""
+    def inspect(
+        self, log: RunLog, progress: Progress, values: dict[str, float]
+    ) -> dict[str, float]:
+        """Log `values` and what the objective shows of the averaged networks; return its health."""
         with torch.inference_mode():
             seen = self.objective.inspect(self.average.module, self.held())
-        warnings = seen.warnings if self.step else []  # of untrained networks none is meant
-        log.metrics(self.step, {**values, **seen.metrics}, warnings)
-        for warning in warnings:
+        values = {**values, **seen.metrics}
+        # Of a network that has learned nothing yet, nothing is expected.
+        said = seen.warnings if self.step else []
+        said = said + warnings(values, self.step * self.config.training.batch_size)
+        log.metrics(self.step, values, said)
+        for warning in said:
             progress.say(f"Warning at step {self.step}: {warning}")
         for name, images in seen.pictures.items():
             log.pictures(name, images, self.step)
+        return {name: value for name, value in seen.metrics.items() if name.startswith("health/")}
 
     def to_device(self, batch: Batch) -> Batch:
         """uint8 on the CPU → [−1, 1] on the device, in the networks' memory format."""
@@ -202,13 +213,13 @@ class Trainer(State):
                     now = time.perf_counter()
                     rate = (self.step - since) * training.batch_size / (now - clock)
                     since, clock = self.step, now
-                    progress.show(self.step, {"img/s": rate, **values})
-                    values["speed/images_per_second"] = rate
+                    logged = {**values, "speed/images_per_second": rate}
                     if snapshot:
-                        self.snapshot(log, progress, values)
+                        values |= self.snapshot(log, progress, logged)
                         clock = time.perf_counter()
                     else:
-                        log.metrics(self.step, values)
+                        log.metrics(self.step, logged)
+                    progress.show(self.step, {"img/s": rate, **values}, snapshot)
 
                 # A signal that any process caught stops all after the same step.
                 stopping = distributed.largest(caught[0] if caught else 0)

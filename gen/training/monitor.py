@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 
 from gen.analysis.checkerboard import Meter
 from gen.analysis.phases import weighted_imbalance
+from gen.images import to_uint8
 from gen.sampling import sample_images
 from models.decoder import Decoder
 
+from .health import diversity, seen_latents
 from .penalty import last_enlarging, layer_gains, local_moment
 
 PREVIEW = 64  # images on a sample sheet
@@ -25,12 +28,21 @@ class Inspection:
 
     pictures: dict[str, Tensor] = field(default_factory=dict)  # uint8 (B, C, H, W) on the CPU
     metrics: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)  # one line each, for what needs attention
+    warnings: list[str] = field(default_factory=list)  # what the metrics alone do not tell
 
 
-def inspect_samples(decoder: Decoder) -> Inspection:
-    """Samples of seeds 0 … 255: the first 64 to be seen, all of them measured."""
-    samples, metrics = grid_metrics(decoder)
+def inspect_samples(averaged: Decoder, trained: Decoder, real: Tensor) -> Inspection:
+    """Samples of seeds 0 … 255: the first 64 to be seen, all of them measured.
+
+    Args:
+        averaged: the decoder whose samples are shown and measured.
+        trained: the decoder as it is. Its samples are judged, for the average lags behind.
+        real: images of the data in [−1, 1], which say how much samples should differ.
+    """
+    samples, metrics = grid_metrics(averaged)
+    judged = sample_images(copy.deepcopy(trained).eval(), range(PREVIEW))
+    metrics["health/diversity"] = diversity(judged, to_uint8(real).cpu())
+    metrics["health/active_latents"] = seen_latents(trained.stem[0].weight, trained.latent)
     return Inspection({"samples": samples[:PREVIEW]}, metrics)
 
 

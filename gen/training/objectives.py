@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ from gen.data.datasets import Batch
 from gen.images import to_uint8
 
 from .agreement import inspect_masks
+from .health import active_latents, saturation
 from .losses import (
     GAN_LOSSES,
     LIKELIHOODS,
@@ -113,6 +115,7 @@ class GAN:
             "loss/discriminator": loss.detach(),
             "d/real": self.losses.output(real.detach()).mean(),
             "d/fake": self.losses.output(fake.detach()).mean(),
+            "health/saturation": saturation(self.losses.discriminator, real, fake),
         }
         if self.gradient_penalty or self.r1:
             price = self.slope_price(batch.images, fakes, labels)
@@ -140,7 +143,7 @@ class GAN:
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples and their grid."""
-        return inspect_samples(averaged["generator"])
+        return inspect_samples(averaged["generator"], self.generator, held.images)
 
 
 class VAE:
@@ -183,7 +186,8 @@ class VAE:
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        return inspect_autoencoder(averaged, held.images, held.labels if self.conditional else None)
+        labels = held.labels if self.conditional else None
+        return inspect_autoencoder(averaged, self.modules, held.images, labels)
 
 
 class VAEGAN:
@@ -256,22 +260,30 @@ class VAEGAN:
             "loss/discriminator": loss.detach(),
             "d/real": real.detach().sigmoid().mean(),
             "d/fake": fake.detach().sigmoid().mean(),
+            "health/saturation": saturation(GAN_LOSSES["nonsaturating"].discriminator, real, fake),
         }
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        return inspect_autoencoder(averaged, held.images)
+        return inspect_autoencoder(averaged, self.modules, held.images)
 
 
 def inspect_autoencoder(
-    averaged: Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None
+    averaged: Mapping[str, nn.Module],
+    trained: Mapping[str, nn.Module],
+    images: Tensor,
+    labels: Tensor | None = None,
 ) -> Inspection:
     """Samples, their grid, and images beside reconstructions from their posterior means."""
-    seen = inspect_samples(averaged["decoder"])
-    few = images[: PREVIEW // 2]
-    labels = None if labels is None else labels[: len(few)]
-    mean, _ = averaged["encoder"](few, labels)
-    pairs = torch.stack([few, averaged["decoder"](mean, labels)], dim=1)  # (B, 2, C, H, W)
+    seen = inspect_samples(averaged["decoder"], trained["decoder"], images)
+    mean, log_variance = copy.deepcopy(trained["encoder"]).eval()(images, labels)
+    dimensions = kl_divergence(mean, log_variance)
+    seen.metrics["health/active_latents"] = active_latents(mean)
+    seen.metrics["vae/kl_largest_dimension"] = float(dimensions.max())
+    seen.metrics["vae/kl_median_dimension"] = float(dimensions.median())
+    few, named = images[: PREVIEW // 2], None if labels is None else labels[: PREVIEW // 2]
+    mean, _ = averaged["encoder"](few, named)
+    pairs = torch.stack([few, averaged["decoder"](mean, named)], dim=1)  # (B, 2, C, H, W)
     seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
     return seen
 
