@@ -50,6 +50,7 @@ def train(
     config: str | None,
     resume: str | None,
     override: tuple[str, ...],
+    init_from: str | None,
     outdir: str,
     dry_run: bool,
     **flags: Any,
@@ -62,6 +63,8 @@ def train(
 
         found = latest_run(Path(outdir), model, run.data.data)
         resume = str(found) if found else None
+    if init_from and resume:
+        raise click.UsageError("--init-from starts a new run, --resume goes on with one; give one")
     if override and not resume:
         raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
@@ -85,6 +88,12 @@ def train(
     from gen.training.log import new_run_folder
     from gen.training.loop import Trainer
 
+    weights = {}
+    if init_from:
+        from gen.training.transfer import fitting_weights
+
+        weights, report = fitting_weights(init_from, run)
+        say(report)
     dataset, validation = open_dataset(run), open_validation(run)
     for note in [*dataset.notes, *(validation.notes if validation else [])]:
         say(note)
@@ -95,6 +104,7 @@ def train(
     trainer = Trainer(run, dataset, folder, validation)
     if content:
         trainer.load(content)
+    trainer.take(weights)
     where = f"{trainer.device}{distributed.described()} → {folder}"
     where += f", from step {trainer.step}" if content else ""
     say(f"{model} on {dataset.name}: {len(dataset)} images, {where}")
@@ -117,6 +127,7 @@ RUN_OPTIONS = [
         "go on with a run, in place; auto: the newest of this model and data, or a new one",
         metavar="RUN|auto",
     ),
+    _run_option("--init-from", "start from the weights of a run that fit", metavar="RUN"),
     _run_option("--override", "change a resumed run's option", metavar="NAME=VALUE", multiple=True),
     _run_option("--dry-run", "print networks and counts; write nothing", is_flag=True),
 ]

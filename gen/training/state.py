@@ -92,6 +92,13 @@ class State:
             text = f"Warning: {', '.join(changed)}; the run goes on, but not bitwise as it would"
             print(text, file=sys.stderr)
 
+    def take(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Start from weights of networks by name; the average starts from them as well."""
+        for name, tensors in weights.items():
+            self.modules[name].load_state_dict(tensors, strict=False)
+        if weights:
+            self.average.module.load_state_dict(self.live.state_dict())
+
     def own_state(self) -> dict[str, Any]:
         """What of the state is this process's alone."""
         cuda = self.device.type == "cuda"
