@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import click
 from gen import distributed
 from gen.commands.output import say
 from gen.config import MODELS, EnlargingConfig, RunConfig, SegmenterConfig
-from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_overrides
+from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_config, read_overrides
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
 
@@ -20,14 +19,6 @@ GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "traini
 @click.group(cls=ChoiceGroup, help=__doc__)
 def main() -> None:
     """Hold one command per model."""
-
-
-def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
-    """Sections of a configuration file, or of none, for this model."""
-    values = json.loads(Path(file).read_text()) if file else {}
-    if values.get("model", {}).get("model", model) != model:
-        raise ValueError(f"is of model {values['model']['model']}, not {model}")
-    return {**values, "model": {**values.get("model", {}), "model": model}}
 
 
 def new_config(
@@ -87,12 +78,10 @@ def train(
     from gen.training.data import open_dataset, open_validation
     from gen.training.log import new_run_folder
     from gen.training.loop import Trainer
+    from gen.training.transfer import fitting_weights
 
-    weights = {}
-    if init_from:
-        from gen.training.transfer import fitting_weights
-
-        weights, report = fitting_weights(init_from, run)
+    weights, report = fitting_weights(init_from, run) if init_from else ({}, "")
+    if report:
         say(report)
     dataset, validation = open_dataset(run), open_validation(run)
     for note in [*dataset.notes, *(validation.notes if validation else [])]:
@@ -102,9 +91,7 @@ def train(
         first = distributed.rank() == 0
         folder = distributed.broadcast(new_run_folder(Path(outdir), name) if first else None)
     trainer = Trainer(run, dataset, folder, validation)
-    if content:
-        trainer.load(content)
-    trainer.take(weights)
+    trainer.load(content) if content else trainer.take(weights)
     where = f"{trainer.device}{distributed.described()} → {folder}"
     where += f", from step {trainer.step}" if content else ""
     say(f"{model} on {dataset.name}: {len(dataset)} images, {where}")

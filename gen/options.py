@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import re
 import shlex
@@ -186,6 +187,14 @@ class Command(click.Command):
             if debug:
                 raise
             raise click.ClickException(one_line(error)) from error
+
+
+def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
+    """Sections of a configuration file, or of none, for this model."""
+    values = json.loads(Path(file).read_text()) if file else {}
+    if values.get("model", {}).get("model", model) != model:
+        raise ValueError(f"is of model {values['model']['model']}, not {model}")
+    return {**values, "model": {**values.get("model", {}), "model": model}}
 
 
 def read_overrides(given: tuple[str, ...]) -> dict[str, Any]:
