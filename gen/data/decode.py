@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class BadImage(DataError):
     """A file cannot be taken as an image; the line starts with its path."""
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True)
+class Header:
     """What the header of an image says: (H, W) of the upright image, and whether it has color."""
 
     path: Path

@@ -184,7 +184,7 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
             left = sizes.total() - count
             notes.append(f"{left} images of other sizes left out: {other}; measured: {_x(size)}")
     channels = selection.channels or (3 if any(file.color for file in files) else 1)
-    largest = max(height * width for _, (height, width), _ in files)
+    largest = max(file.size[0] * file.size[1] for file in files)
     if not sheet:
         part = selection.part(count)
         files, bad = files[part], [] if part.start else bad  # said by who reads the first part
