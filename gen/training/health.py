@@ -21,14 +21,25 @@ MOST_SATURATION = 0.99
 ACTIVE = 0.01
 
 
-def mean_distance(images: Tensor) -> float:
-    """Mean Euclidean distance between pairs of images (B, C, H, W), in their unit."""
-    return float(torch.pdist(images.float().flatten(1)).mean())
+def mean_distance(images: Tensor, labels: Tensor | None = None) -> float:
+    """Mean Euclidean distance between pairs of images (B, C, H, W), in their unit.
+
+    With labels (B,) only pairs of one class count.
+    """
+    distances = torch.pdist(images.float().flatten(1))
+    if labels is not None:
+        first, second = torch.triu_indices(len(labels), len(labels), 1)
+        distances = distances[labels[first] == labels[second]]
+    return float(distances.mean())
 
 
-def diversity(samples: Tensor, real: Tensor) -> float:
-    """Mean distance between samples over that between real images, both in one unit."""
-    return mean_distance(samples) / max(mean_distance(real), 1e-12)
+def diversity(samples: Tensor, real: Tensor, labels: Tensor | None = None) -> float:
+    """Mean distance between samples over that between real images, both in one unit.
+
+    With labels (B,), which samples and real images share, distances within the classes: those
+    between classes hide that each class has become one image. NaN if no class has two images.
+    """
+    return mean_distance(samples, labels) / max(mean_distance(real, labels), 1e-12)
 
 
 def active_latents(means: Tensor) -> int:

@@ -31,17 +31,22 @@ class Inspection:
     warnings: list[str] = field(default_factory=list)  # what the metrics alone do not tell
 
 
-def inspect_samples(averaged: Decoder, trained: Decoder, real: Tensor) -> Inspection:
+def inspect_samples(
+    averaged: Decoder, trained: Decoder, real: Tensor, labels: Tensor | None = None
+) -> Inspection:
     """Samples of seeds 0 … 255: the first 64 to be seen, all of them measured.
 
     Args:
         averaged: the decoder whose samples are shown and measured.
         trained: the decoder as it is. Its samples are judged, for the average lags behind.
         real: images of the data in [−1, 1], which say how much samples should differ.
+        labels: of those images, where the decoder is conditional.
     """
     samples, metrics = grid_metrics(averaged)
-    judged = sample_images(copy.deepcopy(trained).eval(), range(PREVIEW))
-    metrics["health/diversity"] = diversity(judged, to_uint8(real).cpu())
+    classes = None if labels is None else labels.cpu()
+    named = None if classes is None else classes.tolist()
+    judged = sample_images(copy.deepcopy(trained).eval(), range(len(real)), labels=named)
+    metrics["health/diversity"] = diversity(judged, to_uint8(real).cpu(), classes)
     metrics["health/active_latents"] = seen_latents(trained.stem[0].weight, trained.latent)
     return Inspection({"samples": samples[:PREVIEW]}, metrics)
 

@@ -143,7 +143,8 @@ class GAN:
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples and their grid."""
-        return inspect_samples(averaged["generator"], self.generator, held.images)
+        labels = held.labels if self.conditional else None
+        return inspect_samples(averaged["generator"], self.generator, held.images, labels)
 
 
 class VAE:
@@ -275,7 +276,7 @@ def inspect_autoencoder(
     labels: Tensor | None = None,
 ) -> Inspection:
     """Samples, their grid, and images beside reconstructions from their posterior means."""
-    seen = inspect_samples(averaged["decoder"], trained["decoder"], images)
+    seen = inspect_samples(averaged["decoder"], trained["decoder"], images, labels)
     mean, log_variance = copy.deepcopy(trained["encoder"]).eval()(images, labels)
     dimensions = kl_divergence(mean, log_variance)
     seen.metrics["health/active_latents"] = active_latents(mean)

@@ -77,6 +77,15 @@ def test_diversity_of_k_images_is_one_less_one_kth():
     assert health.diversity(torch.randn(256, 3, 8, 8), real) == pytest.approx(1, abs=0.02)
 
 
+def test_classes_that_have_become_one_image_each():
+    torch.manual_seed(0)
+    labels = torch.arange(64) % 4
+    real = torch.randn(64, 1, 8, 8) + 3 * labels[:, None, None, None]
+    collapsed = real[:4][labels]
+    assert health.diversity(collapsed, real) > 0.7  # by the classes alone
+    assert health.diversity(collapsed, real, labels) == 0
+
+
 def test_latents_that_carry_nothing():
     means = torch.randn(64, 5) * torch.tensor([1.0, 0.5, 0.05, 0.2, 0.0])
     assert health.active_latents(means) == 3
