@@ -131,7 +131,8 @@ def test_resumed_run_of_two_equals_the_unbroken_one(worked):
 
 
 def test_noise_differs_by_process_and_is_kept(worked):
-    states = load_checkpoint(worked / "whole-0")["processes"]
+    """At step 0: later, parts of 4 and 5 images would have taken unlike numbers of one stream."""
+    states = load_checkpoint(worked / "whole-0/checkpoints/step-00000000.pt")["processes"]
     assert len(states) == 2
     assert not torch.equal(states[0]["cpu"], states[1]["cpu"])
 
