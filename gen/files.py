@@ -93,7 +93,7 @@ def _named_failure(path: Path) -> Iterator[None]:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what `write_atomically` left in a directory where a process was killed meanwhile."""
-    for path in folder.rglob(f".*{_UNFINISHED}"):
+    for path in folder.glob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 

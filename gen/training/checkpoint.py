@@ -258,8 +258,9 @@ def inspect(path: Path | str) -> str:
             f"{path}: {model.model} of this toolkit after {content['step']} steps",
             str(model),
         ]
-        lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
-        return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
+        with fitting(path):
+            lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
+            return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
     network = ExampleGenerator.from_weights(weights)
     if network is not None:
         kernels = [value for value in weights.values() if value.ndim == 4]

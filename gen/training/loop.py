@@ -153,7 +153,8 @@ class Trainer(State):
 
     def run_and_tell(self, caught: Sequence[int]) -> int:
         """Train, and leave in status.json how it ended."""
-        remove_unfinished(self.folder)
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "samples"):
+            remove_unfinished(folder)
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
         write_atomically(self.folder / "config.json", text.encode())
         write_status(self.folder, "running", self.step)

@@ -13,11 +13,14 @@ from gen.sampling import load
 from gen.training.checkpoint import (
     CheckpointError,
     find_checkpoint,
+    inspect,
     load_checkpoint,
     read_file,
     run_checkpoints,
     save_checkpoint,
 )
+from gen.training.loop import Trainer
+from tests.conftest import small_config
 from tests.equality import content_differences
 
 
@@ -250,3 +253,23 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path):
     with pytest.raises(CheckpointError, match="average"):
         save_checkpoint(tmp_path, average)
     assert (tmp_path / "step-00000005.pt").read_bytes() == old
+
+
+@pytest.mark.parametrize("part", ["modules", "ema"])
+def test_state_of_another_kind_is_one_line(checkpoint, tmp_path, part):
+    torch.save(torch.load(checkpoint, weights_only=True) | {part: 3}, tmp_path / "other.pt")
+    for read in (load, inspect):
+        with pytest.raises(CheckpointError, match="do not fit") as error:
+            read(tmp_path / "other.pt")
+        assert "\n" not in str(error.value)
+
+
+def test_leftovers_of_a_killed_run_go_when_it_goes_on(finished_run, small_dataset, tmp_path):
+    model, folder = finished_run
+    run = shutil.copytree(folder, tmp_path / "run")
+    for name in (".config.json.x.tmp", "checkpoints/.step-00000006.pt.x.tmp", "samples/.a.x.tmp"):
+        (run / name).write_bytes(b"half")
+    trainer = Trainer(small_config(model), small_dataset, run)
+    trainer.load(load_checkpoint(run))
+    trainer.run()
+    assert not list(run.rglob(".*"))
