@@ -153,7 +153,7 @@ class Trainer(State):
 
     def run_and_tell(self, caught: Sequence[int]) -> int:
         """Train, and leave in status.json how it ended."""
-        for folder in (self.folder, self.folder / "checkpoints", self.folder / "samples"):
+        for folder in (self.folder, *filter(Path.is_dir, self.folder.iterdir())):
             remove_unfinished(folder)
         text = json.dumps(self.config.to_dict(), indent=2) + "\n"
         write_atomically(self.folder / "config.json", text.encode())
