@@ -33,10 +33,12 @@ def over_cores(
     keeps to one core meanwhile: two that wait for each other cost 15 times as much when busy.
     """
     parts = parts[: len(items)]
+    inference = torch.is_inference_mode_enabled()
 
     def work(first: int) -> list[_Result]:
-        torch.set_num_threads(1)  # holds for the thread that says it
-        return [function(parts[first], item) for item in items[first :: len(parts)]]
+        torch.set_num_threads(1)  # holds for the thread that says it, as inference mode does
+        with torch.inference_mode(inference):
+            return [function(parts[first], item) for item in items[first :: len(parts)]]
 
     with one_thread():
         if len(parts) < 2:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,6 +16,7 @@ from gen.analysis.calibrate import (
     injection,
     specificity,
 )
+from gen.analysis.checkerboard import Meter
 from gen.analysis.grids import PATTERNS, coefficient, inject
 from gen.analysis.lattice import degrees, lattice_lines, near_lattice, neighbors, to_bin
 from gen.analysis.spectrum import Spectrum, radial_distance, radial_rings
@@ -162,3 +164,18 @@ def test_calibration_tools(leaves):
         draw, "checkerboard", (0.5, 0.5), "additive", images=60, sets=8, periods=(2,)
     )
     assert abs(limit - measured) < 4
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_several_cores_measure_in_the_callers_inference_mode(mode):
+    """The mode is each thread's own, and sums made in one cannot be added to in the other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode(mode):
+            meter = Meter()
+            for _ in range(2):
+                meter.update(torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8))
+        assert meter.images == 512
+    finally:
+        torch.set_num_threads(before)
