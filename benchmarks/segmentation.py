@@ -113,7 +113,7 @@ def draw(results: list[dict[str, Any]], outdir: Path, path: Path) -> None:
     """Image, truth and predictions of four networks, three images in rows, doubled in size."""
     by_name = {result["name"]: outdir / result["run"] for result in results}
     options = {"root": Path(), "size": (64, 64), "channels": 3, "mask_classes": 4}
-    batch = load_dataset("shapes", split="test", count=16, **options).fetch([0, 3, 5])
+    batch = load_dataset("shapes", split="test", count=16, **options).fetch([0, 6, 1])
     tiles = [batch.images, colorize(batch.masks)]
     for name in PICTURED:
         network, config = load_segmenter(by_name[f"{name}, transposed k4"], device="cpu")
