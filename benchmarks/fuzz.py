@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import io
-import itertools
 import json
+import os
 import random
 import resource
 import signal
@@ -99,6 +99,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
     from gen.config import MODELS, RunConfig
     from gen.data.datasets import load_dataset
     from gen.training.loop import Trainer
+    from models.dcgan import ExampleGenerator
 
     plain = {"size": [16, 16], "channels": 3, "width": 4}
     data = load_dataset("shapes", root=folder, size=(16, 16), channels=3, count=16)
@@ -112,12 +113,8 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
         run.mkdir()
         Trainer(RunConfig.from_dict(values), data, run).run()
         yield f"{model}.pt", sorted((run / "checkpoints").glob("*.pt"))[-1].read_bytes()
-    widths = (6, 8, 4, 3)
-    weights = {}
-    for index, (enters, leaves) in enumerate(itertools.pairwise(widths)):
-        weights[f"main.{3 * index}.weight"] = torch.randn(enters, leaves, 4, 4)
     buffer = io.BytesIO()
-    torch.save(weights, buffer)
+    torch.save(ExampleGenerator((6, 8, 4, 3)).state_dict(), buffer)
     yield "example.pth", buffer.getvalue()
 
 
@@ -340,7 +337,7 @@ def fuzz(target: str, seed: int, seconds: float, outdir: Path) -> int:
             original, data = rng.choice(originals)
             data = (inside if rng.random() < 0.6 else damage)(data, rng)
             stem, _, suffix = original.partition(".")
-            path = outdir / f"{stem}-now.{suffix}"  # stays where the process dies
+            path = outdir / f"{stem}-{os.getpid()}.{suffix}"  # stays where the process dies
             path.write_bytes(data)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             kind = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,6 +173,14 @@ def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return (np.rint(values) if dtype == np.uint8 else values).astype(dtype)
 
 
+class _Unmapped(io.FileIO):
+    """A file that libtiff cannot map: one cut while it is mapped would kill the process."""
+
+    def fileno(self) -> int:
+        """Raise OSError, upon which Pillow reads."""
+        raise io.UnsupportedOperation("not to be mapped")
+
+
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Image with its header read; every error inside the block becomes BadImage."""
@@ -184,7 +193,10 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
             raise ValueError("a directory or device, not a file")
         # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with (
+            io.BufferedReader(_Unmapped(path)) as file,
+            Image.open(file, formats=_FORMATS) as image,
+        ):
             width, height = image.size
             if width * height > max_pixels:
                 raise ValueError(

@@ -1,5 +1,7 @@
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -384,6 +386,38 @@ def test_dangling_links_are_named(tmp_path):
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (path,) = list_images(tmp_path)
     refused(path, "dangling link; remove it")
+
+
+CUT_WHILE_READ = """
+import sys, threading, time
+from pathlib import Path
+from gen.data import decode as room
+path, load = Path(sys.argv[1]), room._pixels
+def cut():
+    time.sleep(0.03)
+    with path.open("r+b") as file:
+        file.truncate(100)
+def pixels(image):
+    threading.Thread(target=cut).start()
+    return load(image)
+room._pixels = pixels
+try:
+    room.decode(path)
+except room.BadImage as error:
+    print("refused")
+else:
+    print("read before it was cut")
+"""
+
+
+def test_a_file_cut_while_it_is_read_does_not_kill_the_process(tmp_path):
+    """Of a TIFF that libtiff has mapped, bytes that are gone are a bus error."""
+    noise = RNG.integers(0, 256, (2000, 2000, 3), np.uint8)
+    path = written(tmp_path / "a.tif", encoded(noise, "tiff", compression="tiff_lzw"))
+    result = subprocess.run(
+        [sys.executable, "-c", CUT_WHILE_READ, str(path)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
