@@ -10,9 +10,9 @@ from timing import Row, markdown
 PAGE = """# Performance
 
 Written by `python benchmarks/performance.py --write-docs` (`make bench` prints the same without
-writing this page): {seconds} s with {threads} threads of {processor}, torch {torch}, load {load}
-before the start, {gpu}. Matrix products reach {fp32:,.0f} GFLOP/s in fp32 and {bf16:,.0f} in bf16
-here, a copy {copy:.0f} GB/s. Everything alternates with its baseline in one process (A B A B …),
+writing this page) in {seconds} s; threads: {threads}, {processor}, torch {torch}, load {load}
+before the start, {gpu}. Counted: {clock}; start-up and data in wall-clock time. Matrix products
+reach {fp32:,.0f} GFLOP/s in fp32 and {bf16:,.0f} in bf16 here, a copy {copy:.0f} GB/s. Everything alternates with its baseline in one process (A B A B …),
 and medians are compared; the machine is shared, so look at ratios.
 
 {table}
