@@ -13,7 +13,9 @@ import platform
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,16 +50,8 @@ SECTIONS = {
 }
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=[*SECTIONS, "growth"], action="append")
-    parser.add_argument("--write-docs", action="store_true")
-    parser.add_argument("--processor-time", action="store_true", help="for a machine that is busy")
-    given = parser.parse_args()
-    if given.processor_time:
-        Clock.now = staticmethod(time.process_time)
-        torch.set_num_threads(1)
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    """Everything of one run: the machine, the rows, the curves."""
     start, load = time.perf_counter(), Path("/proc/loadavg")
     machine = {
         "processor": platform.processor() or platform.machine(),
@@ -79,15 +73,44 @@ def main() -> None:
         if not given.only or "growth" in given.only:
             grown = growth.measure_growth()
     machine["seconds"] = round(time.perf_counter() - start)
+    return {"machine": machine, "rows": [asdict(row) for row in rows], "growth": grown}
+
+
+def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run of several that measured different sections; the machine as the first found it."""
+    machine = {**runs[0]["machine"], "seconds": sum(run["machine"]["seconds"] for run in runs)}
+    rows = [row for run in runs for row in run["rows"]]
+    return {
+        "machine": machine,
+        "rows": rows,
+        "growth": {k: v for r in runs for k, v in r["growth"].items()},
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=[*SECTIONS, "growth"], action="append")
+    parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "performance.json")
+    parser.add_argument("--join", type=Path, nargs="+", help="JSON of runs; measure nothing")
+    parser.add_argument("--processor-time", action="store_true", help="for a machine that is busy")
+    given = parser.parse_args()
+    if given.processor_time:
+        Clock.now = staticmethod(time.process_time)
+        torch.set_num_threads(1)
+    if given.join:
+        content = joined([json.loads(path.read_text()) for path in given.join])
+    else:
+        content = measured(given)
+    rows = [Row(**row) for row in content["rows"]]
     print(markdown(rows))
-    out = ROOT / "runs" / "performance.json"
-    out.parent.mkdir(exist_ok=True)
-    content = {"machine": machine, "rows": [row.to_dict() for row in rows], "growth": grown}
-    out.write_text(json.dumps(content, indent=2) + "\n")
+    given.json.parent.mkdir(exist_ok=True)
+    given.json.write_text(json.dumps(content, indent=2) + "\n")
     if given.write_docs:
         import speed_page
 
-        speed_page.write(ROOT / "docs", machine, rows, grown)
+        speed_page.write(ROOT / "docs", content["machine"], rows, content["growth"])
 
 
 if __name__ == "__main__":

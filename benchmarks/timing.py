@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,6 @@ class Row:
         pairs = [(self.ratio, self.least), (self.share, self.share_least)]
         pairs = [(value, least) for value, least in pairs if least is not None]
         return all(value >= least for value, least in pairs) if pairs else None
-
-    def to_dict(self) -> dict:
-        """Plain values."""
-        return {**asdict(self), "ratio": self.ratio, "met": self.met}
 
 
 class Clock:
