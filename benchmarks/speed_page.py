@@ -10,7 +10,8 @@ from timing import Row, markdown
 PAGE = """# Performance
 
 Written by `python benchmarks/performance.py --write-docs` (`make bench` prints the same without
-writing this page), in parts put together by `--join`, in {seconds} s; threads: {threads}, {processor}, torch {torch}, load {load}
+writing this page), in parts put together by `--join`, in {seconds} s; threads:
+{threads}, {processor}, torch {torch}, load {load}
 before the start, {gpu}. Counted: {clock}; start-up and data in wall-clock time. Matrix products
 reach {fp32:,.0f} GFLOP/s in fp32 and {bf16:,.0f} in bf16 here, a copy {copy:.0f} GB/s.
 Everything alternates with its baseline in one process (A B A B …), and medians are compared; the
@@ -23,7 +24,8 @@ two rows say nothing about a free machine. Two cores at once are still to be mea
 
 ![Time and memory against size, log-log](img/performance.png)
 
-Lines of slope 1 are dotted. Measuring 16,384 images of 32×32 took no more memory than 512. Time goes with the number of images, of pixels and of weights; of a
+Lines of slope 1 are dotted. Measuring 16,384 images of 32×32 took no more memory than 512.
+Time goes with the number of images, of pixels and of weights; of a
 stream nothing is kept but 16 bytes per image and 8 per lattice line.
 
 ## What makes it fast, and what each trick buys
