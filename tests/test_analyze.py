@@ -222,7 +222,7 @@ def test_calibration_of_own_images(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--fail-above", "nan"], ["nan", "-40"]),
+        (["--fail-above", "nan"], ["nan", "finite number"]),
         (["--fail-above", "-inf"], ["-inf"]),
         (["--periods", "2,x"], ["2,x", "2,4,8"]),
         (["--periods", "1"], ["'1'"]),
