@@ -43,6 +43,11 @@ docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
 bench: $(STAMP)  ## compare speed with what one would run instead (10 minutes)
 	$(RUN) benchmarks/performance.py
 
+study-small: $(STAMP)  ## train and measure the study's grid of upsamplers, in two processes
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/study.py --shard 0/2 & \
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/study.py --shard 1/2; wait
+	$(RUN) benchmarks/study_report.py
+
 clean:  ## remove the environment and caches; runs/ is kept
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis gen.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
