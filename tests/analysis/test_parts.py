@@ -115,7 +115,8 @@ def test_white_noise_has_a_flat_spectrum():
     for half, part in zip(halves, np.split(noise, [150]), strict=True):
         half.update(torch.from_numpy(part))
     halves[0].merge(halves[1])
-    assert np.allclose(halves[0].mean(), whole.mean(), rtol=1e-12)
+    # An image's transform is float32: its rounding depends on its place among others.
+    assert np.allclose(halves[0].mean(), whole.mean(), rtol=1e-7)
     distance, low, high = radial_distance(profile, whole.profile(0))
     assert distance < 0.6 and low <= distance <= high
 
