@@ -62,6 +62,16 @@ class StridedTrunk(nn.Sequential):
         super().__init__(*layers, nn.Flatten())
         self.features = incoming * (size[0] >> stages) * (size[1] >> stages)
 
+    def forward(self, images: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Features (B, F); `bias` (B, width) is added to the first convolution's maps."""
+        first, *others = self
+        images = first(images)
+        if bias is not None:
+            images = images + bias[:, :, None, None]
+        for layer in others:
+            images = layer(images)
+        return images
+
     def maps(self, images: Tensor) -> list[Tensor]:
         """The map that each stage leaves, finest first, of images of any size."""
         found = []

@@ -18,9 +18,12 @@ from .blocks import StridedTrunk, initialize
 class Discriminator(nn.Module):
     """Images (B, C, H, W) in [−1, 1] → one logit per image (B,); positive means real.
 
-    With classes, the logit is w·φ(x) + b + v_y·φ(x): a projection on the vector of the label y
-    (Miyato and Koyama 2018, equation 3). Spectral norm keeps the largest singular value of every
-    weight at 1 (Miyato et al. 2018, equation 8).
+    With classes, the logit is w·φ(x, y) + b + v_y·φ(x, y): a projection on the vector of the label
+    y (Miyato and Koyama 2018, equation 3). The label also adds a bias to the first layer's maps, as
+    one-hot planes beside the image would (Mirza and Osindero 2014): a trunk that does not know the
+    class cannot see that all images of it are alike, and lets the generator collapse within
+    classes. Spectral norm keeps the largest singular value of every weight at 1 (Miyato et al.
+    2018, equation 8).
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class Discriminator(nn.Module):
         super().__init__()
         self.trunk = StridedTrunk(size, channels, width, batch_norm)
         self.head = nn.Linear(self.trunk.features, 1)
+        self.label = nn.Embedding(classes, width) if classes else None
         self.projection = nn.Embedding(classes, self.trunk.features) if classes else None
         initialize(self)
         if classes:
+            nn.init.normal_(self.label.weight, 0.0, 0.08)  # of a plane through 4×4 weights of 0.02
             nn.init.normal_(self.projection.weight, 0.0, 0.02)
         if spectral_norm:
             layers = nn.Conv2d, nn.Linear, nn.Embedding
@@ -46,11 +51,10 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B,); labels (B,) where there are classes."""
-        features = self.trunk(images)
-        logits = self.head(features).squeeze(1)
         if labels is None:
-            return logits
-        return logits + (self.projection(labels) * features).sum(1)
+            return self.head(self.trunk(images)).squeeze(1)
+        features = self.trunk(images, self.label(labels))
+        return self.head(features).squeeze(1) + (self.projection(labels) * features).sum(1)
 
 
 class ExampleGenerator(nn.Module):

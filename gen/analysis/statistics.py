@@ -7,12 +7,14 @@ with noncentrality λ = c·|θ|²/V, where d counts the degrees of freedom behin
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
 POWER = 0.9
-DB_PER_NEPER = 10 / np.log(10)
+DB_PER_NEPER = 10 / math.log(10)
 FLOOR = 1e-100
 LARGE = 1e3  # beyond this noncentral χ² is normal to 0.1 %
 

@@ -114,7 +114,7 @@ def test_spectral_norm_holds_every_singular_value_at_one(classes):
     for _ in range(50):  # one power iteration each
         critic(torch.randn(8, 3, 16, 16), labels)
     weights = [m.weight for m in critic.eval().modules() if isinstance(m, WEIGHTED)]
-    assert len(weights) == 3 + (classes > 0)
+    assert len(weights) == 3 + 2 * (classes > 0)  # embeddings of the label at both ends
     for weight in weights:
         largest = torch.linalg.matrix_norm(weight.detach().flatten(1), 2)
         assert largest == pytest.approx(1, abs=0.02)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 import analyze
 import train
@@ -78,7 +79,10 @@ def test_embedding_is_concatenated_and_projection_added():
     assert torch.equal(joined, torch.cat([latents, decoder.embedding.weight[[2, 0]]], 1))
     assert torch.equal(decoder(joined), decoder(latents, labels))
     critic, images = Discriminator((16, 16), 1, 4, classes=3), torch.randn(2, 1, 16, 16)
-    features = critic.trunk(images)
+    bias = critic.label.weight[[2, 0]]
+    first, *others = critic.trunk
+    features = nn.Sequential(*others)(first(images) + bias[:, :, None, None])
+    assert not torch.allclose(features, critic.trunk(images))  # the trunk knows the class
     expected = critic.head(features)[:, 0] + (features * critic.projection.weight[[2, 0]]).sum(1)
     torch.testing.assert_close(critic(images, labels), expected)
 
