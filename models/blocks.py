@@ -84,6 +84,8 @@ class StridedTrunk(nn.Sequential):
 
 def initialize(network: nn.Module) -> None:
     """DCGAN's initialisation in place: weights N(0, 0.02²), norm weights N(1, 0.02²), biases 0."""
+    if next(network.parameters()).is_meta:  # shapes alone; torch would take seconds to say so
+        return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             held = parametrize.is_parametrized(module, "weight")
