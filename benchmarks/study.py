@@ -44,6 +44,7 @@ from gen.features import Features, open_features  # noqa: E402
 from gen.images import to_float, to_uint8  # noqa: E402
 from gen.quality import Images, compare_images  # noqa: E402
 from gen.sampling import decoder_of, draw_latents  # noqa: E402
+from gen.sampling.norm import set_statistics  # noqa: E402
 from gen.training.data import open_dataset  # noqa: E402
 from gen.training.loop import Trainer  # noqa: E402
 from gen.training.summary import count_costs  # noqa: E402
@@ -94,17 +95,18 @@ def configure(model: str, upsampler: str, data: str, seed: int, given: Any) -> R
     return min(nearest, key=lambda config: abs(flops(config) - wanted))
 
 
-@torch.no_grad()
 def at_initialization(decoder: Decoder) -> nn.Module:
     """A copy with the batch statistics its own latents give it: untrained ones mean nothing."""
-    decoder = copy.deepcopy(decoder).train()
-    for layer in decoder.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None  # a plain average
-    for seed in range(20):
-        decoder(draw_latents(range(64 * seed, 64 * seed + 64), decoder.latent))
-    return decoder.eval()
+    decoder = copy.deepcopy(decoder)
+    set_statistics(decoder, "recalibrate")
+    return decoder
+
+
+def meter_of(images: Tensor) -> Meter:
+    """What is seen of float images in [−1, 1]."""
+    meter = Meter(PERIODS, (-1, 1))
+    meter.update(images)
+    return meter
 
 
 @torch.inference_mode()
@@ -157,21 +159,15 @@ def open_judge(dataset: Dataset, given: Any) -> Judge:
     """As many real images as samples, the first of an order of its own."""
     order = epoch_order(2020, 0, len(dataset))
     images = dataset.fetch(order[: given.num]).images
-    meter = Meter(PERIODS, (-1, 1))
-    for part in images.split(256):
-        meter.update(to_float(part))
     shape = tuple(images.shape[1:])
     real = Images(dataset.name, len(images), shape, lambda i: images[list(i)])
-    return Judge(meter, real, open_features(given.features, shape))
+    return Judge(meter_of(to_float(images)), real, open_features(given.features, shape))
 
 
 def point(step: int, decoder: nn.Module, judge: Judge, num: int) -> dict[str, Any]:
     """What one point of training shows."""
     images = images_of(decoder, num)
-    meter = Meter(PERIODS, (-1, 1))
-    for part in images.split(256):
-        meter.update(part)
-    m = meter.compute(judge.meter)
+    m = meter_of(images).compute(judge.meter)
     return {
         "step": step,
         "periods": periods_of(m),
