@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed ends as the unbroken one: equal in every bit."""
 
+import functools
 import shutil
 import signal
 
@@ -82,13 +83,12 @@ def resume(model, dataset, folder, mutate=lambda content: None):
 @pytest.fixture(scope="module")
 def whole(datasets, tmp_path_factory):
     """Model → folder of its unbroken run, made once."""
-    made = {}
 
+    @functools.cache
     def get(model):
-        if model not in made:
-            made[model] = tmp_path_factory.mktemp(f"whole-{model}")
-            assert start(model, datasets["memory"], made[model]).run() == 0
-        return made[model]
+        folder = tmp_path_factory.mktemp(f"whole-{model}")
+        assert start(model, datasets["memory"], folder).run() == 0
+        return folder
 
     return get
 
@@ -154,13 +154,12 @@ def forget_statistics(content):
 @pytest.fixture(scope="module")
 def broken(datasets, tmp_path_factory):
     """Model → folder of a run that was stopped between two rows of its log, made once."""
-    made = {}
 
+    @functools.cache
     def get(model):
-        if model not in made:
-            made[model] = tmp_path_factory.mktemp(f"broken-{model}")
-            stop(start(model, datasets["memory"], made[model]), 5, terminate)
-        return made[model]
+        folder = tmp_path_factory.mktemp(f"broken-{model}")
+        stop(start(model, datasets["memory"], folder), 5, terminate)
+        return folder
 
     return get
 
