@@ -62,7 +62,8 @@ class Batch:
 class Dataset:
     """Images by index, all of one size; kept in memory as uint8 where they fit `memory_limit`.
 
-    Either way every file is decoded once before the first batch. Where bad images are skipped, the
+    Either way every file is decoded once before the first batch; images that are drawn, of which
+    none can be bad, are drawn when they are first fetched. Where bad images are skipped, the
     indices count the good ones alone, in the order of the source, and `notes` says what is missing.
     """
 
@@ -81,13 +82,16 @@ class Dataset:
         self.in_memory = source.count * bytes_per_image <= memory_limit
         self._images: Tensor | None = None
         self._masks: Tensor | None = None
+        self._made = np.full(source.count, not source.drawn)
         work = source.read if self.in_memory else source.check
-        good, bad = [np.empty(0, np.int64)], []
-        for start in range(0, source.count, _CHUNK):
+        looked_at = 0 if source.drawn else source.count
+        good, bad = [np.arange(looked_at, source.count)], []
+        for start in range(0, looked_at, _CHUNK):
             chunk = np.arange(start, min(start + _CHUNK, source.count))
             for indices, found in _good_parts(chunk, work, bad if skip_bad else None):
                 if self.in_memory:
-                    self._store(sum(map(len, good)), *found)
+                    start = sum(map(len, good))
+                    self._store(slice(start, start + len(indices)), *found)
                 good.append(indices)
             if on_progress:
                 on_progress(int(chunk[-1]) + 1, source.count)
@@ -99,16 +103,18 @@ class Dataset:
             None if source.labels is None else torch.from_numpy(source.labels[self._good])
         )
 
-    def _store(self, start: int, images: np.ndarray, masks: np.ndarray | None) -> None:
+    def _store(
+        self, rows: slice | np.ndarray, images: np.ndarray, masks: np.ndarray | None
+    ) -> None:
         import torch
 
         if self._images is None:
             self._images = torch.empty((self._source.count, *images.shape[1:]), dtype=torch.uint8)
             if masks is not None:
                 self._masks = torch.empty((self._source.count, *masks.shape[1:]), dtype=torch.uint8)
-        self._images[start : start + len(images)] = torch.from_numpy(images)
+        self._images[rows] = torch.from_numpy(images)
         if self._masks is not None:
-            self._masks[start : start + len(images)] = torch.from_numpy(masks)
+            self._masks[rows] = torch.from_numpy(masks)
 
     def __len__(self) -> int:
         return len(self._good)
@@ -120,7 +126,11 @@ class Dataset:
         indices = np.array(indices, np.int64)
         rows = torch.from_numpy(indices)
         labels = None if self._labels is None else self._labels[rows]
-        if self._images is not None:
+        if self.in_memory:
+            new = self._good[np.unique(indices[~self._made[indices]])]
+            if len(new) or self._images is None:
+                self._store(new, *self._source.read(new))
+                self._made[new] = True
             masks = None if self._masks is None else self._masks[rows]
             return Batch(self._images[rows], labels, masks)
         images, masks = self._source.read(self._good[indices])

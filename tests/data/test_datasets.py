@@ -191,8 +191,10 @@ def test_the_real_digits():
 @pytest.mark.parametrize("memory_limit", [0, 1 << 30])
 def test_shapes_are_what_render_draws(memory_limit):
     data = load("shapes", size=(12, 9), channels=4, seed=3, count=300, memory_limit=memory_limit)
-    batch = data.fetch([299, 0, 17])
-    images, labels, masks = shapes.render(3, [299, 0, 17], (12, 9), 4)
+    assert len(data.fetch([]).images) == 0
+    data.fetch([17, 40])
+    batch = data.fetch([299, 0, 17, 0])  # one that was drawn before, and one twice
+    images, labels, masks = shapes.render(3, [299, 0, 17, 0], (12, 9), 4)
     np.testing.assert_array_equal(batch.images, images)
     np.testing.assert_array_equal(batch.labels, labels)
     np.testing.assert_array_equal(batch.masks, masks)
