@@ -75,7 +75,8 @@ def draw_levels(measurement: Measurement) -> bytes:
             highs += [v for v in (level, high, limit) if v is not None]
             axes.plot([-400 if low is None else low, high], [y, y], color=own, lw=2.4)
             if low is None:  # the interval has no lower end
-                axes.plot(0, y, "<", color=own, ms=6, transform=axes.get_yaxis_transform())
+                at_edge = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+                axes.plot(0, y, "<", color=own, ms=6, **at_edge)
             if level is not None:
                 axes.plot(level, y, "o", color=own, ms=7)
             if limit is not None:

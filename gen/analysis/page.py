@@ -92,6 +92,7 @@ h1 { margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.25; font-weight: 650;
 h2 { margin: 2.6rem 0 .6rem; font-size: 1.15rem; font-weight: 650; }
 p { margin: .5rem 0; max-width: 70ch; }
 code { font: .85em/1.4 ui-monospace, Menlo, Consolas, monospace; }
+pre { font: .8rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 code span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 .verdict { margin-top: 1.4rem; padding: .9rem 1.1rem; border: 1px solid #e0e2e6;
   border-radius: 8px; }

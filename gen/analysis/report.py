@@ -50,6 +50,16 @@ class Picture:
     caption: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a command adds to the page: sentences, then text tables as they are, then pictures."""
+
+    heading: str
+    sentences: Sequence[str]
+    tables: str = ""
+    pictures: Sequence[Picture] = ()
+
+
 def check_folder(folder: Path) -> None:
     """Raise ValueError unless a report may go there: new, empty, or holding an earlier report."""
     if not folder.exists():
@@ -68,7 +78,7 @@ def write_report(
     thumbnails: np.ndarray | None = None,
     title: str = "Checkerboards",
     command: str = "",
-    more: Sequence[tuple[str, str, Sequence[Picture]]] = (),
+    more: Sequence[Section] = (),
 ) -> Path:
     """Write index.html, its pictures as PNG files, and measurement.json; returns the page's path.
 
@@ -78,7 +88,7 @@ def write_report(
         thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
         title: Heading of the page.
         command: What made the report, printed under the heading.
-        more: Sections of a heading, a text shown as it is, and pictures, after the verdict.
+        more: Sections that stand after the verdict.
 
     Raises:
         ValueError: The folder holds files of others.
@@ -92,7 +102,7 @@ def write_report(
         for old in folder.iterdir():
             if _OURS.fullmatch(old.name):
                 old.unlink()
-        for picture in (*pictures, *samples, *(p for *_, extra in more for p in extra)):
+        for picture in (*pictures, *samples, *(p for section in more for p in section.pictures)):
             write_atomically(folder / picture.name, picture.png)
         write_atomically(folder / "measurement.json", f"{plain}\n".encode())
         write_atomically(folder / "index.html", page.encode())
@@ -198,7 +208,7 @@ def render(
     samples: list[Picture],
     title: str,
     command: str,
-    more: Sequence[tuple[str, str, Sequence[Picture]]] = (),
+    more: Sequence[Section] = (),
 ) -> str:
     """The page as text."""
     groups: dict[str, list[Picture]] = {}
@@ -206,7 +216,7 @@ def render(
         groups.setdefault(picture.name.split("-")[0].removesuffix(".png"), []).append(picture)
     sections = [
         f'<section class="verdict" aria-label="Verdict">{_verdicts(measurement)}</section>',
-        *(_section(heading, _text(text) + _figures([*extra])) for heading, text, extra in more),
+        *(_section(added.heading, _body(added)) for added in more),
         _section("How to read this", _figures(groups.pop("levels", []), f"<p>{ABOUT}</p>")),
         *(_section(HEADS[key], _figures(group)) for key, group in groups.items()),
         _section("Samples", _samples(samples)) if samples else "",
@@ -227,7 +237,7 @@ def render(
 <style>{STYLE}</style>
 </head>
 <body>
-<header><h1>{escape(title)}</h1><p>{escape(". ".join(head))}.</p>{made_by}</header>
+<header><h1>{escape(title)}</h1><p>{_typeset(". ".join(head))}.</p>{made_by}</header>
 <main>
 {chr(10).join(filter(None, sections))}
 </main>
@@ -240,8 +250,15 @@ def _section(heading: str, body: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{body}</section>"
 
 
-def _text(text: str) -> str:
-    return f'<div class="scroll" tabindex="0"><pre>{escape(text)}</pre></div>'
+def _body(added: Section) -> str:
+    said = "".join(f"<p>{_typeset(sentence)}</p>" for sentence in added.sentences)
+    tables = f'<div class="scroll" tabindex="0"><pre>{escape(added.tables)}</pre></div>'
+    return said + tables * bool(added.tables) + _figures([*added.pictures])
+
+
+def _typeset(text: str) -> str:
+    """Words of the terminal for the page: escaped, and with true minus signs before numbers."""
+    return escape(re.sub(r"(?<=[ \[])-(?=\d)", "−", text))
 
 
 def _verdicts(measurement: Measurement) -> str:
@@ -249,7 +266,7 @@ def _verdicts(measurement: Measurement) -> str:
     items = []
     for number, period in measurement.periods.items():
         kind = "undefined" if period.undefined else "found" if period.detected else "clean"
-        items.append(f'<li class="{kind}">{escape(measurement.verdict(number))}</li>')
+        items.append(f'<li class="{kind}">{_typeset(measurement.verdict(number))}</li>')
     difference, compared = measurement.difference, ""
     if difference:
         changes = [
@@ -261,7 +278,7 @@ def _verdicts(measurement: Measurement) -> str:
             changes.append(
                 f"radial spectra {difference.radial_db:.1f} dB apart [{low:.1f}, {high:.1f}]"
             )
-        compared = f"<p>Against the reference: {escape('; '.join(changes))}.</p>"
+        compared = f"<p>Against the reference: {_typeset('; '.join(changes))}.</p>"
     return f"<ul>{''.join(items)}</ul>{compared}"
 
 

@@ -82,32 +82,36 @@ def explain_model(
     traced = trace(opened.network, inputs[:EXPLAINED])
     blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
     history = read_history(Path(source)) if source else []
-    since = "\n".join(since_when(history))
-    words = "\n".join(advise(measurement, traced, blamed))
+    since, words = since_when(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
-    text = "\n\n".join(filter(None, [str(measurement), layers, since, words]))
+    parts = [str(measurement), layers, "\n".join(since), "\n".join(words)]
+    text = "\n\n".join(filter(None, parts))
     click.echo(text, err=json_file == "-")
     if json_file:
         plain = to_dict(traced, blamed) | {
             "measurement": measurement.to_dict(),
-            "advice": words.splitlines(),
+            "advice": words,
         }
         write_json(plain, json_file)
     if report:
         from gen.analysis.history import draw_history
-        from gen.analysis.report import Picture, write_report
+        from gen.analysis.report import Picture, Section, write_report
 
         pictures = []
         if history:
-            alt, caption = "Level per period over training steps", "Dots: detected; dashed: limit."
+            alt = "Level per period over training steps"
+            caption = (
+                "<strong>Since when.</strong> Level of each period at every snapshot. Dots: "
+                "detected; dashed: detection limit; dotted: imbalance of the last enlarging layer."
+            )
             pictures.append(Picture("history.png", draw_history(history), alt, caption))
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-        more = f"{words}\n\n{layers}\n\n{since}".strip()
+        section = Section("Which layer makes it", [*words, *since], layers, pictures)
         low, high = value_range
         thumbnails = ((images[:24] - low) * (255 / (high - low))).round().clamp(0, 255)
         write_report(
             measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
-            command, (("Which layer makes it", more, pictures),),
+            command, (section,),
         )  # fmt: skip
         click.echo(f"Report: {report / 'index.html'}", err=True)
 
