@@ -144,6 +144,7 @@ main = Command(
         python sample.py runs/00000-dcgan-shapes --interpolate slerp 3 8 --grid strip.png
         python sample.py runs/00000-dcgan-shapes --walk 6 --gif walk.gif
         python sample.py runs/00000-unet-shapes --images photos/ --outdir masks/
+        torchrun --nproc-per-node 2 -- sample.py RUN --num 50000 --outdir samples/
     """,
 )
 

@@ -154,7 +154,9 @@ def periods_above(measurement: Measurement, limit: float) -> list[str]:
     ]
 
 
-def calibration_rows(path: Path, side: int, count: int, sets: int, limit: int) -> Iterator[str]:
+def calibration_rows(
+    path: Path, side: int, count: int, sets: int, limit: int, skip_bad: bool
+) -> Iterator[str]:
     """Yield the calibration table of a user's own images, row by row as it is computed.
 
     Luma of random crops is measured as it is, with known grids and under confounds: see
@@ -166,19 +168,23 @@ def calibration_rows(path: Path, side: int, count: int, sets: int, limit: int) -
         count: Images in a set.
         sets: Sets behind every row.
         limit: Images to read.
+        skip_bad: Leave unreadable files out, and say so on stderr.
     """
     from gen.analysis import calibrate
 
-    stream = open_stream(path, Selection(channels=1, max_images=limit))
+    stream = open_stream(path, Selection(channels=1, max_images=limit, skip_bad=skip_bad))
     size = tuple(min(side, length) for length in stream.shape[1:])
     if min(size) < minimum_size(max(CALIBRATED)):
         least = minimum_size(max(CALIBRATED))
         raise ValueError(
             f"crops are {size[0]}×{size[1]}; calibration needs {least}×{least} or more"
         )
-    draw = calibrate.crops(np.concatenate(list(stream.batches)), size)
+    pixels = np.concatenate(list(stream.batches))
+    for note in stream.notes:
+        print(f"{path.resolve().name}: {note}", file=sys.stderr)
+    draw = calibrate.crops(pixels, size)
     common = {"images": count, "sets": sets, "periods": CALIBRATED}
-    yield f"Luma crops of {size[0]}×{size[1]} from {stream.count} images; {sets} sets of {count}"
+    yield f"Luma crops of {size[0]}×{size[1]} from {len(pixels)} images; {sets} sets of {count}"
 
     none = calibrate.null(draw, **common)
     yield "\nNo grid: sets in which anything is reported (nominal: 5 % or less)"

@@ -19,9 +19,9 @@ from gen.config import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resized
-from gen.files import write_atomically
 from gen.images import encode_mask, to_float
 from gen.sampling.draw import Run, open_run
+from gen.sampling.targets import Folder, fingerprint
 from gen.training.agreement import margins
 from gen.training.data import load
 
@@ -29,10 +29,8 @@ BATCH = 32
 NARROWEST = 100  # the most that one side of an image may be longer than the other
 
 
-def load_segmenter(
-    path: Path | str, *, ema: bool = True, device: str = "auto"
-) -> tuple[nn.Module, RunConfig]:
-    """The network of a run or checkpoint, in eval mode, and its configuration.
+def open_segmenter(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
+    """The run or checkpoint of a segmenter, in eval mode.
 
     Raises:
         CheckpointError: missing, damaged or foreign.
@@ -42,6 +40,14 @@ def load_segmenter(
     if not run.masks:
         kind = run.config.model.model if run.config else "generator"
         raise ValueError(f"{path}: a {kind}, which predicts no masks")
+    return run
+
+
+def load_segmenter(
+    path: Path | str, *, ema: bool = True, device: str = "auto"
+) -> tuple[nn.Module, RunConfig]:
+    """The network of a run or checkpoint and its configuration; raises as `open_segmenter`."""
+    run = open_segmenter(path, ema=ema, device=device)
     return run.modules["segmenter"], run.config
 
 
@@ -67,34 +73,39 @@ def predict(network: nn.Module, size: tuple[int, int], image: Tensor) -> Tensor:
 def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, device: str) -> str:
     """Write the masks of a folder of images, as PNG with palette named like them; what was done.
 
+    An interrupted folder is continued, as one of samples is.
+
     Raises:
         DataError, BadImage: no images, unreadable ones, or two that give masks of one name.
-        ValueError: `outdir` holds files, or the run predicts no masks.
+        FolderError: `outdir` holds other files.
+        ValueError: the run predicts no masks.
         CheckpointError: as `load_segmenter`.
     """
     from tqdm import tqdm
 
-    if outdir.exists() and any(outdir.iterdir()):
-        raise ValueError(f"{outdir}: holds files; name a new or empty folder")
-    targets: dict[Path, Path] = {}
+    paths: dict[str, Path] = {}
     for path in list_images(images):
-        target = outdir / path.relative_to(images).with_suffix(".png")
-        if target in targets:
-            raise DataError(f"{path}: would have the mask of {targets[target].name}; rename one")
-        targets[target] = path
-    network, config = load_segmenter(source, ema=ema, device=device)
-    model, data = config.model, config.data
+        name = path.relative_to(images).with_suffix("").as_posix()
+        if name in paths:
+            raise DataError(f"{path}: would have the mask of {paths[name].name}; rename one")
+        paths[name] = path
+    run = open_segmenter(source, ema=ema, device=device)
+    network, model, data = run.modules["segmenter"], run.config.model, run.config.data
+    record = {"checkpoint": fingerprint(run.path), "images": str(images.absolute()), "ema": ema}
+    record["device"] = next(network.parameters()).device.type
+    names = [*paths]
+    folder = Folder(outdir, record, names.__getitem__, "png", None)
     given = {"channels": model.channels, "background": data.background}
-    for target, path in tqdm(targets.items(), unit="img", disable=None):
+    for index, path in enumerate(tqdm(paths.values(), unit="img", disable=None)):
+        if folder.holds(index):
+            continue
         pixels = decode(path, max_pixels=data.max_image_pixels, **given)
         height, width = pixels.shape[:2]
         if max(height, width) > NARROWEST * min(height, width):
             raise DataError(f"{path}: {height}×{width} pixels; sides may differ {NARROWEST} times")
         image = torch.from_numpy(np.rint(pixels).astype(np.uint8)).permute(2, 0, 1)
-        mask = predict(network, model.size, image)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, encode_mask(mask))
-    return f"{len(targets)} masks of {model.classes} classes → {outdir}"
+        folder.write(index, encode_mask(predict(network, model.size, image)))
+    return f"{len(paths)} masks of {model.classes} classes → {outdir}{folder.finish()}"
 
 
 class LogitMaps(nn.Module):

@@ -205,9 +205,13 @@ def test_published_sheets(sheet, tile, detected):
 
 def test_calibration_of_own_images(tmp_path):
     path = save_all(tmp_path / "set", smooth(60))
+    (path / "bad.png").write_bytes(b"words")
     arguments = ["calibrate", str(path), "--sets", "3", "--size", "24", "--images", "16"]
+    assert_one_line(CliRunner().invoke(analyze.main, arguments), 1, "bad.png")
+    arguments += ["--on-bad-image", "skip"]
     result = CliRunner().invoke(analyze.main, arguments)
     assert result.exit_code == 0, result.output
+    assert "1 of 61 images skipped as unreadable" in result.stderr
     rows = result.stdout.splitlines()
     assert rows[0] == "Luma crops of 24×24 from 60 images; 3 sets of 16"
     first = next(row for row in rows if row.startswith("  checkerboard  multiplicative   0.01"))
@@ -276,6 +280,9 @@ def test_a_bad_file_among_good_ones_stops_by_name(clean, tmp_path, kind):
     skipped = run(folder, "--on-bad-image", "skip")
     assert skipped.exit_code == 0 and "1 of 7 images skipped as unreadable" in skipped.stderr
     assert skipped.stdout.startswith("6 images")
+    for more, code in (([], 1), (["--on-bad-image", "skip"], 0)):
+        result = CliRunner().invoke(analyze.main, ["compare", str(folder), *more])
+        assert result.exit_code == code and "bad.png" in result.stderr
 
 
 def test_an_unreadable_file(tmp_path):

@@ -248,6 +248,23 @@ def test_signal_to_one_process_stops_all_after_the_same_step(start, tmp_path):
     assert said[1] == ""
 
 
+def test_sigterm_while_a_measurement_is_shared_leaves_no_half_of_it(start, worked, tmp_path):
+    """A hundred million samples; all are told, as torchrun does."""
+    command = ["analyze.py", "images", worked / "whole-0", "--num", 10**8]
+    processes = start(2, *command, "--json", tmp_path / "a.json", "--report", tmp_path / "report")
+    busy = [Path(f"/proc/{process.pid}/stat") for process in processes]
+    deadline = time.monotonic() + 120
+    while any("gloo" not in maps.read_text() for maps in (p.with_name("maps") for p in busy)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+    for process in processes:
+        process.terminate()
+    codes, said = finish(processes)
+    assert codes == [143, 143] and said == ["Interrupted.\n", ""]
+    assert not list(tmp_path.iterdir())
+
+
 def test_process_that_is_killed_ends_the_others(start, tmp_path):
     processes = start(2, *TRAIN, "--outdir", tmp_path)
     run = training_began(tmp_path, processes)

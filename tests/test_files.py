@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -45,6 +46,30 @@ def test_a_file_that_may_not_grow_keeps_what_it_had(call, tmp_path):
     assert (result.stdout, result.stderr) == (expected, "")
     assert file.read_bytes() == b"old"
     assert names_in(tmp_path) == ["file"]
+
+
+def test_bytes_are_on_the_disk_before_their_name_and_the_name_before_it_returns(
+    tmp_path, monkeypatch
+):
+    """A spy on fsync sees what is synchronized, and what stands under the name by then."""
+    folder, file, seen, fsync = tmp_path / "folder", tmp_path / "folder" / "file", [], os.fsync
+    folder.mkdir()
+    file.write_bytes(b"old")
+    os.link(file, tmp_path / "kept")
+
+    def spy(descriptor):
+        fsync(descriptor)
+        kind = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        seen.append((kind, file.read_bytes(), len(names_in(folder))))
+
+    monkeypatch.setattr(os, "fsync", spy)
+    write_atomically(file, b"new")
+    assert seen == [("file", b"old", 2), ("directory", b"new", 1)]
+    append(file, b"er")
+    assert seen[2:] == [("file", b"newer", 1)]
+    assert (tmp_path / "kept").read_bytes() == b"old"  # it was not written in place
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Masks of folders, and logit maps to be measured and explained, from really trained segmenters."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_command_writes_the_masks_of_a_folder(trained, pairs, tmp_path):
     assert result.exit_code == 0, result.output
     assert "4 masks of 2 classes" in result.output
     written = sorted(p.relative_to(target).as_posix() for p in target.rglob("*"))
-    assert written == ["0.png", "1.png", "2.png", "deep", "deep/photo.png"]
+    assert written == ["0.png", "1.png", "2.png", "deep", "deep/photo.png", "sampling.json"]
     for i in range(3):
         with Image.open(tmp_path / "out" / f"{i}.png") as image:
             assert image.mode == "P"
@@ -96,6 +97,36 @@ def test_command_and_library_agree_and_ema_matters(trained, pairs, tmp_path):
     assert not torch.equal(states[0]["enlarge.0.weight"], states[1]["enlarge.0.weight"])
 
 
+def test_an_interrupted_folder_is_continued(trained, pairs, tmp_path, monkeypatch):
+    """A signal after three masks, then a damaged one: both end as if nothing had happened."""
+    whole, out, seen = tmp_path / "whole", tmp_path / "out", []
+    command = [trained, "--images", pairs / "images", "--device", "cpu", "--outdir"]
+    assert run(sample, *command, whole).exit_code == 0
+
+    def interrupted(*arguments):
+        seen.append(1)
+        if len(seen) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return predict(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gen.predicting.predict", interrupted)
+        result = run(sample, *command, out)
+    assert (result.exit_code, result.output) == (143, "Interrupted.\n")
+    made = sorted(out.glob("*.png"))
+    assert len(made) == 3 and not list(out.glob(".*"))
+    made[0].write_bytes(made[0].read_bytes()[:-20])
+    before = made[1].stat().st_mtime_ns
+    result = run(sample, *command, out)
+    assert "(2 were there, 1 damaged ones were drawn again)" in result.output
+    assert made[1].stat().st_mtime_ns == before
+    assert [p.read_bytes() for p in sorted(out.iterdir())] == [
+        p.read_bytes() for p in sorted(whole.iterdir())
+    ]
+    refused = run(sample, *command, out, "--no-ema")
+    assert refused.exit_code == 1 and "made with ema True, not False" in refused.output
+
+
 def test_nothing_is_overwritten_and_bad_input_is_one_line(trained, pairs, tmp_path):
     full, twins, narrow = (tmp_path / name for name in ("full", "twins", "narrow"))
     for folder in (full, twins, narrow):
@@ -104,11 +135,11 @@ def test_nothing_is_overwritten_and_bad_input_is_one_line(trained, pairs, tmp_pa
     (full / "0.png").write_text("precious")
     for name in ("a.png", "a.bmp"):
         Image.new("RGB", (20, 24)).save(twins / name)
-    images, out = pairs / "images", tmp_path / "out"
+    images, out, other = pairs / "images", tmp_path / "out", tmp_path / "other"
     for arguments, code, said in (
-        (["--images", images, "--outdir", full], 1, "holds files; name a new or empty folder"),
+        (["--images", images, "--outdir", full], 1, "no sampling.json; name a new or empty folder"),
         (["--images", twins, "--outdir", out], 1, "would have the mask of a.bmp; rename one"),
-        (["--images", narrow, "--outdir", out], 1, "101×1 pixels; sides may differ 100 times"),
+        (["--images", narrow, "--outdir", other], 1, "101×1 pixels; sides may differ"),
         (["--images", tmp_path / "none", "--outdir", out], 1, "no such folder"),
         (["--images", images], 2, "nothing to write"),
         (["--images", images, "--outdir", out, "--grid", "g.png"], 2, "does not go with --images"),

@@ -76,6 +76,7 @@ def test_steps_is_the_total_and_the_configuration_is_the_runs_own(folder, photos
         (["--flip"], "flip False → True"),
         (["--steps", "3"], "steps is 3, but it has taken 4"),
         (["--override", "lr"], "write NAME=VALUE"),
+        (["--override", "outdir=x"], "has no outdir to override"),
         (["--override", "loss=hinge"], "--override loss=hinge"),
         (["--override", "lr=fast"], "'fast' is not a valid float"),
         (["--override", "lr=nan"], "lr is nan"),

@@ -7,14 +7,17 @@ from typing import Any
 
 import click
 
+from gen.commands.images import ON_BAD_IMAGE
 from gen.options import Command, GroupedOption
 
 
-def print_table(path: Path, size: int, images: int, sets: int, max_images: int) -> None:
+def print_table(
+    path: Path, size: int, images: int, sets: int, max_images: int, on_bad_image: str
+) -> None:
     """Print the table row by row: it takes minutes."""
     from gen.measuring import calibration_rows
 
-    for row in calibration_rows(path, size, images, sets, max_images):
+    for row in calibration_rows(path, size, images, sets, max_images, on_bad_image == "skip"):
         click.echo(row)
 
 
@@ -35,6 +38,7 @@ calibrate = Command(
         _count("--images", 4, 32, "images in a set"),
         _count("--sets", 2, 40, "sets behind every row"),
         _count("--max-images", 1, 1000, "images to read"),
+        ON_BAD_IMAGE,
     ],
     examples="python analyze.py calibrate photos/",
 )

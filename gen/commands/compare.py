@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gen.commands.images import ON_BAD_IMAGE
 from gen.commands.output import check_file
 from gen.options import Command, GroupedOption
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from gen.analysis.results import Measurement, Period
 
 
-def compare_sets(paths: tuple[Path, ...], num: int, plot: Path | None) -> None:
+def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None) -> None:
     """Measure or read each, print one table, draw one picture."""
     check_file("--plot", plot, (".png",))
-    measured = {label: _measurement(path, num) for label, path in _labels(paths).items()}
+    skip = on_bad_image == "skip"
+    measured = {label: _measurement(path, num, skip) for label, path in _labels(paths).items()}
     click.echo(table(measured))
     if plot:
         from gen.files import write_atomically
@@ -35,13 +37,14 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
     return {"/".join(p.parts[-length:]): p for p in paths}
 
 
-def _measurement(path: Path, num: int) -> Measurement:
+def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
     from gen.analysis.results import Measurement
 
     if path.suffix != ".json":
+        from gen.data.stream import Selection
         from gen.measuring import measure_path
 
-        return measure_path(path, num=num)[0]
+        return measure_path(path, selection=Selection(skip_bad=skip_bad), num=num)[0]
     try:
         plain = json.loads(path.read_text())
         return Measurement.from_dict(plain.get("measurement", plain))
@@ -110,6 +113,7 @@ compare = Command(
         click.Argument(["paths"], nargs=-1, required=True, type=click.Path(path_type=Path)),
         GroupedOption(["--num"], type=click.IntRange(1, 10**9), default=1024, show_default=True,
                       metavar="N", group="Images", help="samples to draw from a run"),
+        ON_BAD_IMAGE,
         GroupedOption(["--plot"], type=click.Path(path_type=Path), metavar="FILE.png",
                       group="Output", help="draw the table"),
     ],

@@ -94,6 +94,8 @@ _PATH, _COUNT, _SIZE = (
 )
 _WHAT, _HOW, _OUT = "Images", "Measurement", "Output"
 # fmt: off
+ON_BAD_IMAGE = _option(_WHAT, "--on-bad-image", type=click.Choice(["error", "skip"]),
+                       default="error", help="stop at an unreadable file, or leave it out")
 OPTIONS = [
     _option(_HOW, "--reference", type=_PATH, metavar="PATH", help="real images to compare with"),
     _option(_HOW, "--periods", type=Periods(), default="2,4,8",
@@ -107,8 +109,7 @@ OPTIONS = [
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
     _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
             help="what a segmenter is shown, whose logit maps are measured; else its own"),
-    _option(_WHAT, "--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
-            help="stop at an unreadable file, or leave it out"),
+    ON_BAD_IMAGE,
     _option(_WHAT, "--background", type=Color(), default="255,255,255",
             help="color under transparent pixels"),
     _option(_WHAT, "--max-image-pixels", type=click.IntRange(1, 2**40), default=178_956_970,

@@ -105,16 +105,17 @@ class Folder:
         record: dict[str, Any],
         name: Callable[[int], str],
         format: str,
-        shape: Shape,
+        shape: Shape | None,
     ) -> None:
-        """Make the folder, or take over one with the same record.
+        """Make the folder, or take over one with the same record; shapes may differ where None.
 
         Raises:
             FolderError: it holds samples of something else, or other files.
         """
         self.path, self.name, self.suffix, self.shape = path, name, f".{format}", shape
         self.there = self.mended = 0
-        encode(torch.zeros(shape, dtype=torch.uint8), self.suffix)
+        if shape:
+            encode(torch.zeros(shape, dtype=torch.uint8), self.suffix)
         path.mkdir(parents=True, exist_ok=True)
         file, record = path / RECORD, {**record, "format": format}
         if file.exists():
@@ -135,9 +136,13 @@ class Folder:
 
     def add(self, index: int, image: Tensor) -> None:
         """Write an image."""
+        self.write(index, encode(image, self.suffix))
+
+    def write(self, index: int, data: bytes) -> None:
+        """Write an image that is encoded already."""
         path = self.path / f"{self.name(index)}{self.suffix}"
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, encode(image, self.suffix))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
 
     def finish(self) -> str:
         """Remove what killed processes left; returns what was found, in words.
@@ -164,8 +169,8 @@ def _differences(file: Path, record: dict[str, Any]) -> str:
     return ", ".join(f"made with {key} {stored.get(key)}, not {record.get(key)}" for key in keys)
 
 
-def _whole(path: Path, shape: Shape) -> bool:
-    """Whether a file is an undamaged image of this shape."""
+def _whole(path: Path, shape: Shape | None) -> bool:
+    """Whether a file is an undamaged image, of this shape if there is one."""
     from PIL import Image
 
     try:
@@ -173,7 +178,7 @@ def _whole(path: Path, shape: Shape) -> bool:
             pixels = np.lib.format.open_memmap(path, mode="r")
             return pixels.dtype == np.uint8 and pixels.shape == (*shape[1:], shape[0])
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if (len(image.getbands()), *image.size[::-1]) != shape:
+            if shape and (len(image.getbands()), *image.size[::-1]) != shape:
                 return False
             image.load() if image.format == "JPEG" else image.verify()
         return True

@@ -267,6 +267,23 @@ def test_tensorboard_shows_each_step_once(datasets, tmp_path):
     assert [event.step for event in events.Images("samples")] == [0, 4, 8, 11]
 
 
+def test_two_threads_give_the_same_bits_twice(datasets, tmp_path):
+    """All else here runs on one; these maps are large enough for torch to share them out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name in ("one", "other"):
+            networks, folder = {"size": (32, 32), "width": 16}, tmp_path / name
+            folder.mkdir()
+            data = load_dataset("shapes", root=folder, size=(32, 32), channels=3, count=16)
+            config = small_config("vae", networks, steps=2, batch_size=16, snapshot_every=9)
+            trainer = Trainer(config, data, folder)
+            assert trainer.run() == 0 and trainer.conditions()["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+    assert run_differences(tmp_path / "one", tmp_path / "other") == []
+
+
 def test_equality_sees_one_bit():
     weights = torch.ones(3)
     changed = weights.clone()
