@@ -48,7 +48,8 @@ def test_auto_begins_goes_on_and_ends(photos, made, tmp_path):
     again = [*SMALL, *RHYTHM, "--outdir", tmp_path, "--resume", "auto"]
     command = ["vae", "--data", photos, *again]
     assert run(*command, "--steps", 3).exit_code == 0
-    (tmp_path / "00001-vae-photos").mkdir()  # one that was killed before it began
+    (tmp_path / "00001-vae-photos").mkdir()  # one that was killed before it saved
+    shutil.copy(tmp_path / "00000-vae-photos" / "config.json", tmp_path / "00001-vae-photos")
     result = run(*command, "--steps", 4)
     assert result.exit_code == 0 and "from step 3" in result.output
     assert run_checkpoints(tmp_path / "00000-vae-photos")[-1].name == "step-00000004.pt"
