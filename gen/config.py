@@ -426,7 +426,7 @@ MODELS: dict[str, ModelKind] = {
         SegmenterConfig,
         SegmentationConfig,
         "Train a U-Net to segment images (Ronneberger et al. 2015).",
-        _SEGMENTERS | {"width": 8, "steps": 300, "lr": 3e-3},
+        _SEGMENTERS | {"width": 8, "steps": 300},
         _PREDICT,
     ),
     "fcn": ModelKind(

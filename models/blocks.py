@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from .upsample import Subpixel
+from .upsample import Subpixel, own_weight
 
 
 def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -82,15 +83,17 @@ class StridedTrunk(nn.Sequential):
         return found
 
 
-def initialize(network: nn.Module) -> None:
-    """DCGAN's initialisation in place: weights N(0, 0.02²), norm weights N(1, 0.02²), biases 0."""
+DCGAN = partial(nn.init.normal_, std=0.02)  # Radford et al. 2016
+HE = partial(nn.init.kaiming_normal_, nonlinearity="relu")  # N(0, 2 / fan-in), He et al. 2015
+
+
+def initialize(network: nn.Module, draw: Callable[[Tensor], object] = DCGAN) -> None:
+    """Initialize in place: weights by `draw`, norm weights N(1, 0.02²), biases 0."""
     if next(network.parameters()).is_meta:  # shapes alone; torch would take seconds to say so
         return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            held = parametrize.is_parametrized(module, "weight")
-            weight = module.parametrizations.weight.original if held else module.weight
-            nn.init.normal_(weight, 0.0, 0.02)
+            draw(own_weight(module))
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
         if isinstance(getattr(module, "bias", None), Tensor):

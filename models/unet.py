@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import initialize, size_ladder, stage_widths
+from .blocks import HE, initialize, size_ladder, stage_widths
 from .upsample import enlarger
 
 
@@ -52,11 +52,7 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(_convolutions(2 * fine, fine) for _, fine in upward)
         self.head = nn.Conv2d(width, classes, 1)
-        initialize(self)
-        for stack in (self.down, self.up, self.head):  # as the paper has it: N(0, 2 / fan-in)
-            for layer in stack.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        initialize(self, HE)  # as the paper has it
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, one map per class."""

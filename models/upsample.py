@@ -154,6 +154,12 @@ def enlarger(
     return nn.Sequential(layer, Blur()) if antialias else layer
 
 
+def own_weight(layer: nn.Module) -> nn.Parameter:
+    """The weight that a layer stores and learns, of which `layer.weight` may be computed."""
+    held = parametrize.is_parametrized(layer, "weight")
+    return layer.parametrizations.weight.original if held else layer.weight
+
+
 @torch.no_grad()
 def interpolate_(layer: nn.Module) -> None:
     """Set a layer of the table, C → C maps without bias, to bilinear interpolation of each map.
@@ -164,8 +170,7 @@ def interpolate_(layer: nn.Module) -> None:
     every other pixel, as (½ 1 ½); kernel 2, which sees one sample, becomes nearest enlargement.
     """
     if isinstance(layer, nn.ConvTranspose2d):
-        held = parametrize.is_parametrized(layer, "weight")
-        weight = layer.parametrizations.weight.original if held else layer.weight
+        weight = own_weight(layer)
         size = weight.shape[-1]
         tap = (1 - (torch.arange(size) - (size - 1) / 2).abs() / 2).clamp_min(0)
         tap[::2] /= tap[::2].sum()

@@ -113,6 +113,18 @@ def test_fcn_at_the_start_is_its_scores_interpolated():
     torch.testing.assert_close(found[..., middle, middle], expected[..., middle, middle])
 
 
+@pytest.mark.parametrize(("name", "kernel"), EVERY)
+def test_unet_joins_maps_of_one_scale(name, kernel):
+    """Enlarged maps far weaker than those they are joined with would be learned from late."""
+    network, seen = segmenter("unet", width=8, upsample=name, kernel_size=kernel).train(), []
+    for layer in [*network.enlarge, *network.down]:
+        layer.register_forward_hook(lambda _, __, maps: seen.append(maps.detach().square().mean()))
+    network(torch.randn(4, 3, 64, 64))
+    stages = len(network.down)
+    for across, enlarged in zip(seen[stages - 2 :: -1], seen[stages:], strict=True):
+        assert 0.3 < (enlarged / across) ** 0.5 < 3
+
+
 def test_unet_hands_across_what_pooling_loses():
     """A fine pattern whose every 2×2 mean and maximum is flat still reaches the output."""
     network = segmenter("unet", width=8).eval()
