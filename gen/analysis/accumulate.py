@@ -214,13 +214,12 @@ class CropSums:
         Returns their lattice coefficients by image, b₁ and M₁₁.
         """
         (height, width), planes, half = self.size, counted.numel(), self.size[0] // 2 + 1
-        pair = torch.empty(planes, height + half, width)
         white = torch.fft.ifft((spectrum * weights).flatten(0, 1), dim=-2)
-        pair[:, :height] = torch.fft.irfft(white, n=width, dim=-1)
+        white = torch.fft.irfft(white, n=width, dim=-1)
         quarter = weights.flatten(0, 1)[:, :half] @ self.cosines[1]
-        torch.bmm(self.cosines[0].expand(planes, -1, -1), quarter, out=pair[:, height:])
+        u = torch.bmm(self.cosines[0].expand(planes, -1, -1), quarter)
         ones = torch.ones_like(counted)
-        self._sum("white", pair[:, :height].unflatten(0, counted.shape), ones)
+        self._sum("white", white.unflatten(0, counted.shape), ones)
         low = [
             values.flatten(2).index_select(-1, bins.flatten()).view(planes, *bins.shape)
             for values, bins in zip((view2(spectrum), power), self.low_bins, strict=True)
@@ -233,7 +232,9 @@ class CropSums:
             for matrix, bins, out in zip(self.columns[period], low, outs, strict=True):
                 matrix = matrix.expand(planes, -1, -1)
                 torch.bmm(matrix, bins[:, : matrix.shape[-1], :wide], out=out)
-            product = (columns.view(planes, -1, 2 * wide) @ self.rows[period]).mul_(pair)
+            product = columns.view(planes, -1, 2 * wide) @ self.rows[period]
+            product[:, :height] *= white
+            product[:, height:] *= u
             self._sum(f"product/{period}", product.unflatten(0, counted.shape), ones)
             folded = torch.bmm(self.folds[period].expand(planes, -1, -1), product)
             folded = folded.view(*counted.shape, 2, -1)

@@ -124,11 +124,11 @@ def magnitude(spectrum: Tensor) -> Tensor:
 def over_images(maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of maps (N, C, …) over images in float64; weights (N, C)."""
     # numpy converts by parts that stay in the cache, where torch would convert everything first.
-    summed = [
-        np.einsum("n,nk->k", weights[:, c].double().numpy(), maps[:, c].flatten(1).numpy())
-        for c in range(maps.shape[1])
-    ]
-    return torch.from_numpy(np.stack(summed)).view(maps.shape[1:])
+    total = torch.empty(maps.shape[1:], dtype=torch.float64)
+    for channel, out in enumerate(total.flatten(1).numpy()):
+        weight, values = weights[:, channel].double().numpy(), maps[:, channel].flatten(1).numpy()
+        np.einsum("n,nk->k", weight, values, out=out)
+    return total
 
 
 class Spectrum:
