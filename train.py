@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,13 @@ def main() -> None:
 def new_config(
     model: str, file: str | None, flags: dict[str, Any]
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Defaults < file < flags; and what was given of it, by name."""
+    """Defaults < file < flags; and what was given of it, by name.
+
+    GEN_MAX_STEPS in the environment caps `--steps`: documents are tested by running what they print.
+    """
     try:
+        if cap := os.environ.get("GEN_MAX_STEPS"):
+            flags["steps"] = min(int(cap), flags["steps"] or int(cap))
         values = read_config(model, file)
         run = RunConfig.from_dict(values, flags)
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:

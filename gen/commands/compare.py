@@ -75,31 +75,43 @@ def table(measured: dict[str, Measurement]) -> str:
 
 
 def draw(measured: dict[str, Measurement]) -> bytes:
-    """PNG: level per set (dot: detected, open: limit of what was not), one color per period."""
+    """PNG: level and 90 % interval per set, or the limit of what was not detected, by period.
+
+    Periods that are undefined in all sets are left out.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.figures import PERIOD_COLORS, STYLE
+    from gen.analysis.figures import PERIOD_COLORS, STYLE, level_interval
 
-    periods = sorted({p for m in measured.values() for p in m.periods})
+    sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
+    periods = sorted({period for found in sets for period in found})
+    colors = dict(zip(periods, PERIOD_COLORS * len(periods), strict=False))
     with rc_context(STYLE):
-        figure = Figure(figsize=(6, 1.2 + 0.45 * len(measured)), layout="constrained")
+        figure = Figure((6, 1 + (0.35 + 0.18 * len(periods)) * len(sets)), layout="constrained")
         axes = figure.add_subplot()
-        for index, (period, color) in enumerate(zip(periods, PERIOD_COLORS, strict=False)):
-            axes.plot([], [], "o", color=color, label=f"period {period}")
-            for row, m in enumerate(measured.values()):
-                found = m.periods.get(period)
-                if found is None or found.undefined:
+        ends = []
+        for row, (label, found) in enumerate(zip(measured, sets, strict=True)):
+            axes.text(0.01, row - 0.3, label, transform=axes.get_yaxis_transform(), va="center")
+            for period, value in found.items():
+                y, color = row + 0.55 * periods.index(period) / len(periods), colors[period]
+                low, level, high = level_interval(value.level_dbc, value.level_upper_dbc)
+                if not value.detected:
+                    ends.append(value.detection_limit_dbc)
+                    axes.plot(ends[-1:], [y], "<", color=color, mfc="none", ms=7)
                     continue
-                y = row + 0.15 * (index - (len(periods) - 1) / 2)
-                shown = found.level_dbc if found.detected else found.detection_limit_dbc
-                if shown is not None:
-                    style = "o" if found.detected else "<"
-                    axes.plot(shown, y, style, color=color, mfc=color if found.detected else "none")
-        axes.set_yticks(range(len(measured)), list(measured))
-        axes.invert_yaxis()
-        axes.set_xlabel("level (dBc); open: not detected, below this limit")
-        axes.legend(loc="best")
+                axes.plot([-400 if low is None else low, high], [y, y], color=color, lw=2.4)
+                axes.plot(high if level is None else level, y, "o", color=color, ms=7)
+                ends += [low, level, high]
+        for period in periods:
+            axes.plot([], [], "o", color=colors[period], label=f"period {period}")
+        if ends := [end for end in ends if end is not None]:
+            axes.set_xlim(min(ends) - 5, max(ends) + 5)
+        axes.set(ylim=(len(sets) - 0.3, -0.6), yticks=[])
+        axes.set_xlabel("level (dBc) and 90 % interval; open: not detected, below this limit")
+        axes.grid(axis="x", color="#E8EAED")
+        if periods:
+            figure.legend(loc="outside upper center", ncols=len(periods), handletextpad=0.1)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
