@@ -31,8 +31,11 @@ MAINS = {
 }
 # Run as they stand, in a copy of the repository; of benchmarks, which take minutes, only --help.
 PROCESSES = ("make demo", "python benchmarks/")
-# The environment that the tests run in was made by these; `make test` would never end.
-SETUP = ("git clone ", "source .venv/", "make setup", "make test", 'make demo PIP_ARGS="')
+# What made the environment that the tests run in; what other tests run, or would never end.
+ELSEWHERE = (
+    "git clone ", "source .venv/", "make setup", "make test", 'make demo PIP_ARGS="',
+    "torchrun --nproc-per-node 2 train.py", "tensorboard --logdir ",
+)  # fmt: skip
 NAMES = r"(?:python|make|torchrun|git|source|pip|tensorboard|cd|bash|sh) "
 
 
@@ -75,7 +78,10 @@ def failures(text: str, examples: bool = False) -> list[str]:
         main, arguments = ours
         dry = ["--dry-run"] * (example and not examples)
         result = CliRunner().invoke(main, [*arguments, *dry], catch_exceptions=False)
-        if result.exit_code:
+        if "Refused:" in result.output:  # repairing what trained for two steps: a good answer
+            newest = max(Path(arguments[1], "checkpoints").glob("*.pt"))
+            shutil.copy(newest, arguments[arguments.index("-o") + 1])
+        elif result.exit_code:
             failed.append(f"{command}: exit {result.exit_code}: {result.output.strip()[-300:]}")
     return failed
 
@@ -111,7 +117,28 @@ def test_no_command_is_left_untested(name):
     found = commands((ROOT / name).read_text())
     assert len(found) >= 8
     for command, _ in found:
-        assert in_process(command) or command.startswith((*SETUP, *PROCESSES)), command
+        assert in_process(command) or command.startswith((*ELSEWHERE, *PROCESSES)), command
+
+
+def slug(heading: str) -> str:
+    """Anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_and_pictures_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    dead = []
+    for page in pages:
+        text = re.sub(r"^(`{3,})\S*\n.*?^\1$", "", page.read_text(), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+            path, _, anchor = "".join(link).partition("#")
+            target = page.parent / path if path else page
+            if path.startswith("http"):
+                continue
+            headings = re.findall(r"^#+ (.*)", target.read_text(), re.M) if anchor else []
+            if not target.exists() or (anchor and anchor not in map(slug, headings)):
+                dead.append(f"{page.name}: {''.join(link)}")
+    assert dead == []
 
 
 @pytest.mark.slow
@@ -129,7 +156,7 @@ def test_every_other_command_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{copy}/.venv/bin", prepend=":")
     found = [c for name in DOCUMENTS for c, _ in commands((ROOT / name).read_text())]
     for command in dict.fromkeys(found):
-        if command.startswith(SETUP) or not command.startswith(PROCESSES):
+        if command.startswith(ELSEWHERE) or not command.startswith(PROCESSES):
             continue
         # The stamp may be older than the copy; the environment is what it is.
         command = command.replace("make ", "make -o .venv/.installed ", 1)
