@@ -27,7 +27,7 @@ PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
 MAX_DOTS = 2000
 CHI2_95 = -2 * math.log(0.05)  # 95 % quantile of χ² with two degrees of freedom
 STYLE = {
-    "font.size": 9,
+    "font.size": 10.5,
     "font.family": "DejaVu Sans",
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -87,7 +87,7 @@ def draw_levels(measurement: Measurement) -> bytes:
     axes.set_yticks(range(len(defined)), [f"period {n}" for n in reversed(defined)])
     axes.set_xlabel("level (dBc)")
     axes.grid(axis="x", color="#E8EAED")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
     return _png(figure)
 
 
