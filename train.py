@@ -27,7 +27,7 @@ def new_config(
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Defaults < file < flags; and what was given of it, by name.
 
-    GEN_MAX_STEPS in the environment caps `--steps`: documents are tested by running what they print.
+    GEN_MAX_STEPS in the environment caps `--steps`, so that a test can run what documents print.
     """
     try:
         if cap := os.environ.get("GEN_MAX_STEPS"):
