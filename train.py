@@ -25,12 +25,9 @@ def main() -> None:
 def new_config(
     model: str, file: str | None, flags: dict[str, Any]
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Defaults < file < flags; and what was given of it, by name.
-
-    GEN_MAX_STEPS in the environment caps `--steps`, so that a test can run what documents print.
-    """
+    """Defaults < file < flags; and what was given of it, by name."""
     try:
-        if cap := os.environ.get("GEN_MAX_STEPS"):
+        if cap := os.environ.get("GEN_MAX_STEPS"):  # so that a test can run what documents print
             flags["steps"] = min(int(cap), flags["steps"] or int(cap))
         values = read_config(model, file)
         run = RunConfig.from_dict(values, flags)
