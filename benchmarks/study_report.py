@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ def results(runs: list[Run], model: str, data: str) -> list[str]:
     """One row per upsampler, over its seeds."""
     header = [
         "upsampler", "period 2 at start", "period 4 at start", "period 2 at end", "period 4 at end",
-        "radial distance", "tail", "kernel distance", "precision", "recall", "decoder width",
-        "MFLOP", "parameters",
+        "found at end by", "radial distance", "tail", "kernel distance", "precision", "recall",
+        "decoder width", "MFLOP", "parameters", "images per second",
     ]  # fmt: skip
     rows = []
     network = {"dcgan": "generator", "vae": "decoder"}[model]
@@ -80,6 +81,7 @@ def results(runs: list[Run], model: str, data: str) -> list[str]:
         rows.append([
             name,
             *(mean_level(own, index, period) for index in (0, -1) for period in PERIODS),
+            statistics_of(last),
             spread(p["radial_db"][0] for p in last),
             spread(p["tail_db"][0] for p in last),
             spread((1000 * p["quality"]["kernel"] for p in last), 0),
@@ -88,8 +90,17 @@ def results(runs: list[Run], model: str, data: str) -> list[str]:
             str(own[0]["decoder_width"]),
             f"{own[0]['flops'][network] / 1e6:.1f}",
             f"{own[0]['parameters'][network]:,}",
+            f"{np.mean([run['images_per_core_second'] for run in own]):.0f}",
         ])  # fmt: skip
     return table(header, rows)
+
+
+def statistics_of(points: Sequence[dict[str, Any]]) -> str:
+    """Which statistics find a grid of any period, and in how many of these points."""
+    found = Counter(
+        name for p in points for name in {n for q in p["periods"].values() for n in q["found"]}
+    )
+    return ", ".join(f"{name} {count}" for name, count in found.most_common()) or "none"
 
 
 def by_upsampler(runs: list[Run], model: str, data: str) -> dict[str, list[Run]]:
@@ -186,43 +197,77 @@ def shares(runs: list[Run]) -> list[str]:
     return table(header, rows)
 
 
-def draw(runs: list[Run], data: str) -> bytes:
-    """PNG: every run's level at the start (gray) and at the end (blue); open: its upper bound."""
+def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
+    """PNG of panel(axes, model, period) for both models and periods, with one legend."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 6), layout="constrained")
-        panels = figure.subplots(2, 2, sharex=True, sharey=True)
-        for (row, model), (column, period) in itertools.product(
-            enumerate(MODELS), enumerate(PERIODS)
-        ):
-            axes = panels[row][column]
-            groups = by_upsampler(runs, model, data)
-            for index, color, shift in ((0, GRAY, -0.16), (-1, BLUE, 0.16)):
-                for y, own in enumerate(groups.values()):
-                    for run in own:
-                        db, detected = level(run["points"][index], period)
-                        face = color if detected else "none"
-                        marker = "o" if detected else "<"
-                        axes.plot(db, y + shift, marker, color=color, mfc=face, ms=5)
-            axes.set_yticks(range(len(groups)), list(groups))
-            axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
-            axes.grid(axis="y", color="#EEEEEE")
-        panels[0][0].invert_yaxis()
-        handles = [
-            panels[0][0].plot([], [], marker, color=color, mfc=face, label=label)[0]
-            for marker, color, face, label in (
-                ("o", GRAY, GRAY, "at initialization"),
-                ("o", BLUE, BLUE, "at the end of training"),
-                ("<", INK, "none", "not detected: the bound it lies below"),
-            )
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
-        figure.supxlabel("level of the checkerboard (dBc)", fontsize=9)
+        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        axes = figure.subplots(2, 2, sharey=True, **shared)
+        for own, (model, period) in zip(axes.flat, itertools.product(MODELS, PERIODS), strict=True):
+            panel(own, model, period)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def draw(runs: list[Run], data: str) -> bytes:
+    """PNG: every run's level at the start (gray) and at the end (blue); open: its upper bound."""
+    kinds = (
+        ("at initialization", "o", GRAY, GRAY),
+        ("at the end of training", "o", BLUE, BLUE),
+        ("not detected: the bound it lies below", "<", INK, "none"),
+    )
+
+    def panel(axes: Any, model: str, period: str) -> None:
+        groups = by_upsampler(runs, model, data)
+        for index, color, shift in ((0, GRAY, -0.16), (-1, BLUE, 0.16)):
+            for y, own in enumerate(groups.values()):
+                for run in own:
+                    db, detected = level(run["points"][index], period)
+                    face, marker = (color, "o") if detected else ("none", "<")
+                    axes.plot(db, y + shift, marker, color=color, mfc=face, ms=5)
+        for label, marker, color, face in kinds:
+            axes.plot([], [], marker, color=color, mfc=face, label=label)
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
+        axes.set_xlabel("level of the checkerboard (dBc)")
+        axes.grid(axis="y", color="#EEEEEE")
+
+    return four_panels(panel, sharex=True)
+
+
+# Color-blind-safe (Okabe and Ito); the uneven kernels are the two warm ones.
+LINES = {
+    "transposed-k3": ("#D55E00", "o"), "transposed-k5": ("#E69F00", "s"),
+    "transposed-k4": (BLUE, "o"), "balanced-k4": (INK, "D"), "bilinear": ("#009E73", "v"),
+    "nearest": ("#56B4E9", "^"), "subpixel": ("#CC79A7", "P"),
+}  # fmt: skip
+
+
+def draw_training(runs: list[Run]) -> bytes:
+    """PNG: mean level over training by upsampler; open where some run had only a bound."""
+
+    def panel(axes: Any, model: str, period: str) -> None:
+        for name, (color, marker) in LINES.items():
+            own = [r for r in runs if (r["cell"]["upsampler"], r["cell"]["model"]) == (name, model)]
+            if not own:
+                continue
+            steps = [point["step"] for point in own[0]["points"]]
+            levels = np.array([[level(point, period) for point in run["points"]] for run in own])
+            axes.plot(steps, levels[..., 0].mean(0), color=color, lw=1, label=name)
+            for step, db, found in zip(steps, *levels.mean(0).T, strict=True):
+                face = color if found == 1 else "white"
+                axes.plot(step, db, marker, color=color, mfc=face, ms=4)
+        axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
+        axes.set_xlabel("step")
+        axes.set_ylabel("level (dBc)")
+
+    return four_panels(panel, sharex=True)
 
 
 def main() -> None:
@@ -249,7 +294,9 @@ def main() -> None:
         after = rest.partition(END)[2]
         text = "\n".join([before + BEGIN, "", *lines, "", END + after])
         write_atomically(page, text.encode())
-        write_atomically(ROOT / "docs" / "img" / "study.png", draw(runs, sets[0]))
+        pictures = {"study.png": draw(runs, sets[0]), "study-training.png": draw_training(runs)}
+        for name, png in pictures.items():
+            write_atomically(ROOT / "docs" / "img" / name, png)
 
 
 if __name__ == "__main__":
