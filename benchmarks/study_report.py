@@ -29,8 +29,13 @@ from gen.files import write_atomically  # noqa: E402
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PERIODS = ("2", "4")
 MODELS = ("dcgan", "vae")
+# dBc, about a hundredth of a grey level: lower levels, which floats can hold and pictures cannot,
+# count as this.
+FLOOR = -80.0
 UNEVEN = ("transposed-k3", "transposed-k5")
 EVEN = ("transposed-k2", "transposed-k4", "transposed-k6")
+REFERENCE = "transposed-k4"
+REMEDIES = ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel")
 Run = dict[str, Any]
 Value = Callable[[Run], float]
 
@@ -41,14 +46,14 @@ def level(point: dict[str, Any], period: str) -> tuple[float, bool]:
     known = found["level_dbc"] if found["detected"] else found["level_upper_dbc"]
     if known is None:  # detected, but noise took all the power; or no bound could be had
         known = found["level_upper_dbc"] or found["detection_limit_dbc"]
-    return known, found["detected"]
+    return max(known, FLOOR), found["detected"]
 
 
 def mean_level(runs: Sequence[Run], index: int, period: str) -> str:
-    """Mean level of these runs at one point, ≤ where any was not detected, and how many were."""
+    """Mean level of these runs at one point, ≤ where any is a bound, and how many were detected."""
     levels = [level(run["points"][index], period) for run in runs]
     found = sum(detected for _, detected in levels)
-    sign = "" if found == len(levels) else "≤ "
+    sign = "" if found == len(levels) and min(levels)[0] > FLOOR else "≤ "
     return f"{sign}{np.mean([db for db, _ in levels]):.1f} ({found}/{len(levels)})"
 
 
@@ -142,6 +147,18 @@ def pairs(runs: list[Run], value: Value, ours: Sequence[str], theirs: Sequence[s
     ]
 
 
+def sign(runs: list[Run], period: str, ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """How a difference of levels reads where one side was not detected but only bounded."""
+
+    def bounded(names: Sequence[str]) -> bool:
+        levels = [level(r["points"][-1], period) for r in runs if r["cell"]["upsampler"] in names]
+        return any(not detected or db <= FLOOR for db, detected in levels)
+
+    return {(True, False): "≤ ", (False, True): "≥ ", (True, True): "between bounds: "}.get(
+        (bounded(ours), bounded(theirs)), ""
+    )
+
+
 def share(runs: list[Run], names: Sequence[str], index: int, period: str) -> str:
     """In how many of the runs the period is detected at one point of training."""
     own = [run for run in runs if run["cell"]["upsampler"] in names]
@@ -153,23 +170,26 @@ def contrasts(runs: list[Run]) -> list[str]:
     resize = ("nearest", "bilinear")
     rows: list[list[str]] = []
 
-    def row(words: str, values: list[float], unit: str, digits: int = 1) -> None:
+    def row(words: str, values: list[float], unit: str, digits: int = 1, bound: str = "") -> None:
         if values:
-            rows.append([words, f"{spread(values, digits)} {unit}", str(len(values))])
+            rows.append([words, f"{bound}{spread(values, digits)} {unit}", str(len(values))])
 
     for period in PERIODS:
         at = f"level at period {period}"
-        row(f"{at}: k3, k5 minus k2, k4, k6", pairs(runs, end_level(period), UNEVEN, EVEN), "dB")
-        for name in ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel"):
-            values = pairs(runs, end_level(period), [name], ["transposed-k4"])
-            row(f"{at}: {name} minus transposed-k4", values, "dB")
+        levels = [("k3, k5 minus k2, k4, k6", UNEVEN, EVEN)]
+        levels += [(f"{name} minus {REFERENCE}", (name,), (REFERENCE,)) for name in REMEDIES]
+        for words, ours, theirs in levels:
+            for model in MODELS:
+                own = [run for run in runs if run["cell"]["model"] == model]
+                values = pairs(own, end_level(period), ours, theirs)
+                bound = sign(own, period, ours, theirs)
+                row(f"{at}, {model.upper()}: {words}", values, "dB", bound=bound)
         for words, names in (("k3, k5", UNEVEN), ("k2, k4, k6", EVEN), ("resize", resize)):
             own = [run for run in runs if run["cell"]["upsampler"] in names]
             row(f"{at}: end minus start of training, {words}", list(map(change(period), own)), "dB")
-    for name in ("balanced-k4", "nearest", "bilinear", "subpixel", "antialias-k4"):
-        for measure in ("kernel", "precision", "recall"):
-            values = pairs(runs, quality(measure), [name], ["transposed-k4"])
-            row(f"{measure}: {name} minus transposed-k4", values, "", 3)
+    for name, measure in itertools.product(REMEDIES, ("kernel", "precision", "recall")):
+        values = pairs(runs, quality(measure), [name], [REFERENCE])
+        row(f"{measure}: {name} minus {REFERENCE}", values, "", 3)
     for words, names in (("transposed", (*UNEVEN, *EVEN)), ("resize", resize)):
         own = [run for run in runs if run["cell"]["upsampler"] in names]
         tails = [run["points"][-1]["tail_db"][0] for run in own]
