@@ -1,8 +1,8 @@
 """Does bf16 train as well as fp32? `python benchmarks/precision.py --data-root DIR`.
 
-Trains small DCGANs on real digits, both precisions from the same seeds, and scores 10,000 samples
-of each by a classifier, as `benchmarks/quality.py` does: the precisions may differ by no more than
-seeds do.
+Trains DCGANs on real digits, both precisions from the same seeds, and scores 10,000 samples of each
+by the classifier of `benchmarks/quality.py`: the precisions may differ by no more than seeds do.
+Prints the scores and writes them to precision.json; a run that is there is not trained again.
 """
 
 from __future__ import annotations
@@ -10,23 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
-from quality import ROOT, classifier_score, train_classifier
+from quality import CLASSIFIER, ROOT, score, trained
 
-OPTIONS = ["--size", "32", "--width", "16", "--lr", "2e-3", "--steps", "900"]
+from gen.sampling import open_run
 
-
-def score(given: argparse.Namespace, network, precision: str, seed: int) -> float:
-    """Classifier score of one run; a run that is there is scored again, not trained again."""
-    folder = given.outdir / f"{precision}-{seed}"
-    if not list(folder.glob("*/checkpoints/step-00000900.pt")):
-        command = [sys.executable, "train.py", "dcgan", "--data", "mnist", *OPTIONS]
-        command += ["--precision", precision, "--seed", str(seed), "--outdir", str(folder)]
-        subprocess.run([*command, "--data-root", str(given.data_root)], cwd=ROOT, check=True)
-    return classifier_score(network, max(folder.glob("0*")))[0]
+RUN = (
+    *("dcgan", "--size", "32", "--width", "16"),
+    *("--lr", "2e-3", "--ema-half-life", "10000", "--steps", "900"),
+)
 
 
 def main() -> None:
@@ -37,15 +30,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     given.data_root, given.outdir = given.data_root.resolve(), given.outdir.resolve()
-    network = train_classifier(given.data_root, epochs=1)
+    given.precision = "fp32"
+    run, _ = trained(given, "classifier", CLASSIFIER)
+    network = open_run(run, device="cpu").modules["classifier"]
     scores: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for seed in range(given.seeds):
-        for precision, values in scores.items():
-            values.append(score(given, network, precision, seed))
-            print(f"{precision} seed {seed}: {values[-1]:.2f}", flush=True)
+        for given.precision, values in scores.items():
+            name = f"{given.precision}-{seed}"
+            run, minutes = trained(given, name, (*RUN, "--seed", str(seed)))
+            values.append(score(network, run)["score"])
+            print(f"{name}: score {values[-1]:.3f}, {minutes} minutes", flush=True)
     for precision, values in scores.items():
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        print(f"{precision}: mean {statistics.mean(values):.2f}, between seeds ±{spread:.2f}")
+        print(f"{precision}: mean {statistics.mean(values):.3f}, between seeds ±{spread:.3f}")
     (given.outdir / "precision.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 

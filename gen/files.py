@@ -15,11 +15,13 @@ _UNFINISHED = ".tmp"  # how the names of temporary files end
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends well, and is gone otherwise.
 
     Temporary file in the same directory, fsync, rename, fsync of the directory: a crash at any
-    moment leaves the old file or the new one.
+    moment leaves the old file or the new one. Without `durable`, for files of which there are many
+    and whose reader checks them, both fsyncs are left to the caller: a crash of the process still
+    leaves the old file or the new one, a crash of the machine perhaps a damaged one.
 
     Raises:
         OSError: the directory is missing, read-only or full; the old file is untouched.
@@ -32,7 +34,8 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             # mkstemp makes private files; give the permissions that open() would have given.
             umask = os.umask(0)
             os.umask(umask)
@@ -41,12 +44,13 @@ def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        if durable:
+            _sync_directory(path.parent)
 
 
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; raises as `atomic_file`."""
-    with atomic_file(path) as file:
+def write_atomically(path: Path | str, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all; as `atomic_file`, also in what it raises."""
+    with atomic_file(path, durable=durable) as file:
         file.write(data)
 
 

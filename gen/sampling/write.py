@@ -108,8 +108,9 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
             writing = pool.submit(_write, adds, part, images, caught)
         if writing:
             done += writing.result()
-        if folder and not whole:
-            done += folder.there
+        if folder:
+            folder.flush()
+            done += 0 if whole else folder.there
         done = distributed.broadcast(sum(distributed.gather(done)))
         number = distributed.largest(caught[0] if caught else 0)
         if number and done < source.count:
