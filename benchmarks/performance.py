@@ -43,6 +43,7 @@ def limits() -> dict[str, float]:
 
 SECTIONS = {
     "training": speed_networks.training,
+    "processes": speed_networks.processes,
     "sampling": speed_networks.sampling,
     "measuring": speed_analysis.measuring,
     "data": speed_analysis.data,
@@ -76,33 +77,18 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine, "rows": [asdict(row) for row in rows], "growth": grown}
 
 
-def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One run of several that measured different sections; the machine as the first found it."""
-    machine = {**runs[0]["machine"], "seconds": sum(run["machine"]["seconds"] for run in runs)}
-    rows = [row for run in runs for row in run["rows"]]
-    return {
-        "machine": machine,
-        "rows": rows,
-        "growth": {k: v for r in runs for k, v in r["growth"].items()},
-    }
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=[*SECTIONS, "growth"], action="append")
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "performance.json")
-    parser.add_argument("--join", type=Path, nargs="+", help="JSON of runs; measure nothing")
     parser.add_argument("--processor-time", action="store_true", help="for a machine that is busy")
     given = parser.parse_args()
     if given.processor_time:
         Clock.now = staticmethod(time.process_time)
         torch.set_num_threads(1)
-    if given.join:
-        content = joined([json.loads(path.read_text()) for path in given.join])
-    else:
-        content = measured(given)
+    content = measured(given)
     rows = [Row(**row) for row in content["rows"]]
     print(markdown(rows))
     given.json.parent.mkdir(exist_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torchvision.utils import save_image
 
 from gen.config import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
+from gen.files import read_rows
 from gen.images import encode, to_float
 from gen.sampling import decode_latents, draw_latents
 from gen.sampling.fast import FastDecoder
@@ -28,7 +31,8 @@ from models.decoder import Decoder
 ROOT = Path(__file__).resolve().parent.parent
 # Multiply-adds ×2 of one image and step: five passes of G or D in our loop, k4 s2 throughout.
 GFLOP = {64: 2.48, 32: 0.135}
-TRAIN = {64: (64, 2, 2.3, 1.35), 32: (32, 12, 2.5, 1.4)}  # size → width, steps, targets bf16, fp32
+TRAIN = {64: (64, 4, 2.3, 1.35), 32: (32, 24, 2.5, 1.4)}  # size → width, steps, targets bf16, fp32
+ROUNDS = 3
 SAMPLE_GFLOP = 0.21
 
 
@@ -54,7 +58,7 @@ def training(machine: dict[str, Any], folder: Path) -> list[Row]:
     """Images per second of `train.py dcgan`'s loop, everything on, against the example's."""
     rows = []
     for size, (width, steps, least_bf16, least_fp32) in TRAIN.items():
-        dataset = load_dataset("shapes", root="data", size=(size, size), channels=3, count=512)
+        dataset = load_dataset("shapes", root="data", size=(size, size), channels=3)
         images = to_float(dataset.fetch(range(64)).images)
         step = example_dcgan.training_step(size, width, images)
 
@@ -91,7 +95,7 @@ def training(machine: dict[str, Any], folder: Path) -> list[Row]:
 
         rates: dict[str, list[float]] = {"example": [], "fp32": [], "bf16": []}
         example()
-        for _ in range(given_repeats(size)):
+        for _ in range(ROUNDS):
             rates["example"].append(example())
             for precision in ("fp32", "bf16"):
                 rates[precision].append(ours(precision))
@@ -107,11 +111,6 @@ def training(machine: dict[str, Any], folder: Path) -> list[Row]:
                 )
             )  # fmt: skip
     return rows
-
-
-def given_repeats(size: int) -> int:
-    """Rounds of each loop: large steps take seconds."""
-    return 1 if size == 64 else 3
 
 
 def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
@@ -136,20 +135,41 @@ def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
         )
         for precision, rate, least in zip(fast, rates[1:], (1.6, 3.0), strict=True)
     ]  # fmt: skip
-    count, part = 512, 128
+    return [*rows, *to_folder(decoder, fast["bf16"], folder)]
+
+
+def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
+    """Images per second of `sample.py --num N --outdir DIR`, in wall-clock time: two work at once.
+
+    Drawn on all threads, and on one, where what another core writes meanwhile costs nothing.
+    """
+    count, part, threads = 1024, 256, torch.get_num_threads()
+    latents = draw_latents(range(part), 100)
 
     def draw(seeds: list[int]) -> torch.Tensor:
-        return decode_latents(fast["bf16"], draw_latents(seeds, 100))
+        return decode_latents(fast, draw_latents(seeds, 100))
 
     def whole() -> None:
         target = folder / f"samples-{time.monotonic_ns()}"
         write_images(Source(count, draw), Targets(outdir=target), {}, 64)
 
+    def generate() -> None:
+        for start in range(0, part, 64):
+            draw(list(range(start, start + 64)))
+
+    def single(function: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            torch.set_num_threads(1)
+            function()
+            torch.set_num_threads(threads)
+
+        return run
+
+    @torch.inference_mode()
     def one_by_one() -> None:
-        with torch.inference_mode():
-            for start in range(0, part, 64):
-                for i, image in enumerate(decoder(latents[start : start + 64])):
-                    save_image(image, folder / f"{i}.png", normalize=True)
+        for start in range(0, part, 64):
+            for i, image in enumerate(decoder(latents[start : start + 64])):
+                save_image(image, folder / f"{i}.png", normalize=True)
 
     drawn = draw(list(range(64)))
 
@@ -157,17 +177,42 @@ def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
         for i in range(part):
             (folder / f"e{i}.png").write_bytes(encode(drawn[i % 64], ".png"))
 
-    seconds = alternate(whole, one_by_one, lambda: draw(list(range(part))), encoding, repeats=3)
-    ours, saved, generate, files = (
-        n / s for n, s in zip((count, *[part] * 3), seconds, strict=True)
+    functions = {
+        whole: count, single(whole): count, generate: part, single(generate): part,
+        encoding: part, one_by_one: part,
+    }  # fmt: skip
+    seconds = alternate(*functions, repeats=3, wall=True)
+    ours, ours_single, alone, alone_single, files, saved = (
+        n / s for n, s in zip(functions.values(), seconds, strict=True)
     )
     section = "Sampling to a folder (baseline: save_image per file; limit: drawing or files alone)"
-    share = ours / min(generate, files)
-    return [*rows, Row(section, "--fast bf16 --outdir", ours, saved, 2.0, share, 0.8)]
+    share, share_single = ours / min(alone, files), ours_single / min(alone_single, files)
+    return [
+        Row(section, "--fast bf16 --outdir", ours, saved, 2.0, share, 0.8),
+        Row(section, "the same, drawn on one thread", ours_single, saved, share=share_single),
+    ]
+
+
+def processes(machine: dict[str, Any], folder: Path) -> list[Row]:
+    """Images per second of training in two processes of one thread each, against one."""
+    options = ["--size", "32", "--width", "32", "--steps", "60", "--log-every", "10"]
+    rates = []
+    for count in (1, 2):
+        output = folder / f"{count}-processes"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+        subprocess.run(
+            [*torchrun, "train.py", "dcgan", *options, "--outdir", str(output)], cwd=ROOT,
+            check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        rows = read_rows(next(output.glob("*/metrics.jsonl")))
+        speeds = [row["speed/images_per_second"] for row in rows if row["step"] > 10]
+        rates.append(statistics.median(speeds))
+    section = "Training in two processes (baseline: one; one thread each, gloo)"
+    return [Row(section, "32×32, width 32, fp32, 64 images a step", rates[1], rates[0])]
 
 
 def start(machine: dict[str, Any], folder: Path) -> list[Row]:
-    """How often per second the help text and a run of one step could be had."""
+    """How often per second the help text and the first step of training could be had."""
 
     def help_text() -> None:
         subprocess.run(
@@ -176,14 +221,22 @@ def start(machine: dict[str, Any], folder: Path) -> list[Row]:
         )  # fmt: skip
 
     def first_step() -> None:
-        command = [sys.executable, "train.py", "dcgan", "--data", "shapes", "--steps", "1"]
-        output = ["--outdir", str(folder / "first")]
-        subprocess.run([*command, *output], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+        """Until the row of the first training step is in the log; the rest is cut off."""
+        output = folder / f"first-{time.monotonic_ns()}"
+        command = [sys.executable, "train.py", "dcgan", "--data", "shapes", "--log-every", "1"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, "--outdir", str(output)], cwd=ROOT, **quiet) as run:
+            rows = lambda: chain(*map(read_rows, output.glob("*/metrics.jsonl")))  # noqa: E731
+            while not any(row["step"] for row in rows()):
+                if run.poll() is not None:
+                    raise RuntimeError("train.py ended before its first step")
+                time.sleep(0.02)
+            run.kill()
 
     (seconds,) = alternate(help_text, repeats=5, wall=True)
-    (first,) = alternate(first_step, repeats=1, warm=False, wall=True)
+    (first,) = alternate(first_step, repeats=3, wall=True)
     section = "Start (baseline: the target of 0.3 s and 8 s; ratio: how many times faster)"
     return [
         Row(section, f"`--help`: {seconds:.2f} s", 1 / seconds, 1 / 0.3, 1.0, unit="/s"),
-        Row(section, f"a run of one step: {first:.1f} s", 1 / first, 1 / 8, 1.0, unit="/s"),
+        Row(section, f"first training step: {first:.1f} s", 1 / first, 1 / 8, 1.0, unit="/s"),
     ]
