@@ -380,7 +380,7 @@ class TrainingConfig(Checked):
     )
     precision: str = option(
         "fp32",
-        "arithmetic; bf16 is about twice as fast where the processor multiplies it",
+        "arithmetic of networks; bf16: twice as fast where the processor multiplies it",
         choices=("fp32", "bf16"),
     )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))

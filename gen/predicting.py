@@ -105,6 +105,7 @@ def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, de
             raise DataError(f"{path}: {height}×{width} pixels; sides may differ {NARROWEST} times")
         image = torch.from_numpy(np.rint(pixels).astype(np.uint8)).permute(2, 0, 1)
         folder.write(index, encode_mask(predict(network, model.size, image)))
+    folder.flush()
     return f"{len(paths)} masks of {model.classes} classes → {outdir}{folder.finish()}"
 
 
