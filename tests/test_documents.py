@@ -120,6 +120,27 @@ def test_no_command_is_left_untested(name):
         assert in_process(command) or command.startswith((*ELSEWHERE, *PROCESSES)), command
 
 
+def slug(heading: str) -> str:
+    """Anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_and_pictures_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    dead = []
+    for page in pages:
+        text = re.sub(r"^(`{3,})\S*\n.*?^\1$", "", page.read_text(), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+            path, _, anchor = "".join(link).partition("#")
+            target = page.parent / path if path else page
+            if path.startswith("http"):
+                continue
+            headings = re.findall(r"^#+ (.*)", target.read_text(), re.M) if anchor else []
+            if not target.exists() or (anchor and anchor not in map(slug, headings)):
+                dead.append(f"{page.name}: {''.join(link)}")
+    assert dead == []
+
+
 @pytest.mark.slow
 def test_examples_within_sentences_train(folder):
     assert failures((ROOT / "README.md").read_text(), examples=True) == []
