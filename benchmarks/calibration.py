@@ -2,10 +2,9 @@
 
     python benchmarks/calibration.py            about fifteen minutes on two cores
     python benchmarks/calibration.py --quick    under three
-    python benchmarks/calibration.py --speed    the comparison of speed alone, half a minute
 
 Images: crops of the photographs in ../shared/data/photos where present, else dead-leaves images
-made here. Every target stands beside its figure; the speed line compares with the azimuthal loop.
+made here. Every target stands beside its figure.
 """
 
 from __future__ import annotations
