@@ -9,17 +9,20 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from click.testing import CliRunner
 
 import sample
 from gen import distributed
+from gen.config import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
 from gen.data.stream import Selection, Sheet
 from gen.measuring import measure_path
 from gen.training import objectives
 from gen.training.checkpoint import load_checkpoint
+from gen.training.data import open_dataset
 from gen.training.loop import Trainer, gradients, train_step
 from gen.training.tally import Means
 from tests.conftest import small_config
@@ -119,6 +122,18 @@ def sampled(folder, name):
     return said
 
 
+def refused(folder):
+    """What is said of sets that hold other images on each process; the first speaks."""
+    file = folder / f"own-{distributed.rank()}.npy"
+    np.save(file, np.zeros((9 + distributed.rank(), 16, 16, 3), np.uint8))
+    plain = small_config("dcgan").to_dict()
+    try:
+        open_dataset(RunConfig.from_dict({**plain, "data": {"data": str(file)}}))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def main(folder):
     with distributed.joined():
         dataset = shapes()
@@ -130,6 +145,7 @@ def main(folder):
             )
         result = {"digests": whole_and_resumed(dataset, folder), "measured": measured(folder)}
         result["sampled"] = sampled(folder, "shared")
+        result["refused"] = refused(folder)
         (folder / f"result-{distributed.rank()}.json").write_text(json.dumps(result))
 
 

@@ -18,7 +18,9 @@ import torch
 from PIL import Image
 from torch.distributed import TCPStore
 
+from gen import distributed
 from gen.training.checkpoint import load_checkpoint
+from gen.training.data import check_batch_size
 from gen.training.loop import Trainer
 from tests import distributed_worker
 from tests.conftest import small_config
@@ -167,6 +169,15 @@ def test_shared_samples_are_those_of_one_process(worked):
         for name in ("shared", "alone")
     )
     assert len(alone) == 72 and shared == alone
+
+
+def test_sets_that_differ_and_batches_too_small_to_share_are_refused(worked, monkeypatch):
+    first, second = (result["refused"] for result in results(worked))
+    assert "holds 9, 10 images as the processes see it" in first and second == ""
+    monkeypatch.setattr(distributed._Group, "world", 2)
+    check_batch_size(4)
+    with pytest.raises(ValueError, match="each of 2 processes needs 2 images of it"):
+        check_batch_size(3)
 
 
 def assert_close(a, b, where=""):
