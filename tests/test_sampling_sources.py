@@ -230,6 +230,10 @@ def test_batch_statistics_are_those_of_training_on_a_fixed_batch(run_of):
     assert (pictures["batch"].int() - expected.int()).abs().max() <= 1
     spread = [(pictures[kind].float() - expected.float()).abs().mean() for kind in pictures]
     assert spread[1] < spread[2] < spread[0]
+    decoder = load(run_of("dcgan"), device="cpu")
+    set_statistics(decoder, "batch")
+    maps = decoder.stem[:2](draw_latents(seeds, 6))
+    assert torch.allclose(decoder.stem[2].running_mean, maps.mean((0, 2, 3)), atol=1e-6)
 
 
 def test_recalibration_is_the_mean_over_two_thousand_latents(run_of):
@@ -259,6 +263,7 @@ def test_statistics_by_command(run_of, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--seeds", str(2**63)], "no range of seeds"),
         (["--walk", "nan"], "finite"),
         (["--walk", "0"], "--walk"),
         (["--walk", "601"], "--walk"),

@@ -241,6 +241,10 @@ def test_exif_orientation_of_a_jpeg(tmp_path):
 def test_damaged_exif_does_not_cost_the_picture(tmp_path):
     data = encoded(PHOTO, "jpeg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7fgarbage")
     assert decode(written(tmp_path / "a.jpg", data)).shape == PHOTO.shape
+    entry = struct.pack("<HHI4s", 0x0112, 2, 4, b"up\0\0")  # an orientation in letters
+    exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    data = encoded(PHOTO, exif=exif)
+    np.testing.assert_array_equal(decode(written(tmp_path / "b.png", data)), PHOTO)
 
 
 def test_the_first_of_several_frames_counts(tmp_path):

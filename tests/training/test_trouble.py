@@ -40,6 +40,7 @@ def test_watch_remembers_the_first_trouble():
     watch.note("two", bad, weights, 3)  # of one turn the loss comes first
     assert watch.trouble() == Trouble(3, "two", "loss")
     watch.note("one", torch.tensor(INF), weights, 4)  # later changes nothing
+    watch.note("two", bad, weights, 4)
     assert watch.trouble() == Trouble(3, "two", "loss")
     watch.note("one", good, [torch.tensor([NAN])], 3)  # of one step the earlier phase
     assert watch.trouble() == Trouble(3, "one", "weights")
