@@ -146,9 +146,8 @@ def _replica(crop: CropSums) -> Amplitude:
 def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Values, ...]:
     """Solve the summed normal equations at every shift, then the sandwich on the lattice."""
 
-    products = crop.sums[f"product/{period}"].split([crop.size[0], crop.size[0] // 2 + 1], 1)
-    b1, m11 = (torch.fft.fft2(maps, s=crop.size).numpy() for maps in products)
-    m11 = m11.real
+    products = torch.fft.fft2(crop.sums[f"product/{period}"]).numpy()  # (C, 2, H, W)
+    b1, m11 = products[:, 0], products[:, 1].real
     b2, m12, m22 = _window_terms(crop)
     # Sums that one image dominates can cancel down to float32 rounding, or below zero.
     m11, m22 = (np.maximum(m, ROUNDING * m.max((-2, -1), keepdims=True)) for m in (m11, m22))
@@ -185,7 +184,8 @@ def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Val
 def _window_terms(crop: CropSums) -> tuple[Values, ...]:
     """b₂, M₁₂ and M₂₂ at every shift (C, H, W): sums over the taps of W of the moved sums."""
     height, width = crop.size
-    b2 = torch.fft.fft2(crop.sums["white"] * crop.window).numpy()
+    pixels = torch.fft.irfft2(torch.view_as_complex(crop.sums["white"]), s=crop.size)
+    b2 = torch.fft.fft2(pixels * crop.window).numpy()
     near, far = (np.minimum(np.arange(n), n - np.arange(n)) for n in crop.size)
     plane = crop.sums["weights"].numpy()[:, :, near[:, None], far]  # (C, 1 + 2·taps, H, W)
     m12, m22 = np.zeros_like(b2), np.zeros(b2.shape)
@@ -271,7 +271,7 @@ def _line(crop: CropSums) -> Amplitude:
 
 
 def _trace(crop: CropSums, name: str, counted: Values) -> Amplitude:
-    mean = crop.sums[f"trace/{name}"] * crop.window
+    mean = crop.sums["trace"][:, TRACES.index(name)]
     return _coherent(crop, mean, crop.sums[f"depth/{name}"], counted, 1.0)
 
 
