@@ -49,7 +49,7 @@ def test_watch_remembers_the_first_trouble():
 def diverging(folder, dataset):
     """A VAE at a learning rate of 1: its loss overflows within a few steps."""
     folder.mkdir()
-    config = small_config("vae", steps=400, snapshot_every=5, log_every=50)
+    config = small_config("vae", steps=400, snapshot_every=5, log_every=1)
     object.__setattr__(config.objective, "lr", 1.0)
     return Trainer(config, dataset, folder)
 
@@ -76,6 +76,7 @@ def test_a_run_that_diverges_stops_at_its_last_good_checkpoint(small_dataset, tm
     trainer = diverging(tmp_path / "run", small_dataset)
     with pytest.raises(TrainingError) as error:
         trainer.run()
+    assert trainer.step == step  # it is looked for at the rhythm of the log
     said = str(error.value)
     assert said.startswith(f"{what} of phase elbo not finite in step {step}; step ")
     assert f"--resume {tmp_path / 'run'} --override lr=0.5" in said and "\n" not in said
@@ -102,7 +103,16 @@ def start(small_dataset, folder, **training):
 
 
 def test_status_of_a_run_that_ended(small_dataset, tmp_path):
-    start(small_dataset, tmp_path).run()
+    trainer, seen = start(small_dataset, tmp_path), []
+    move = trainer.to_device
+
+    def look(batch):
+        seen.append((status(tmp_path)["state"], status(tmp_path)["step"]))
+        return move(batch)
+
+    trainer.to_device = look
+    trainer.run()
+    assert list(dict.fromkeys(seen)) == [("running", 0), ("running", 3)]
     found = status(tmp_path)
     assert (found["state"], found["step"], found["reason"]) == ("finished", 6, "")
     assert found["pid"] == os.getpid() and found["as_of"].endswith("+00:00")
