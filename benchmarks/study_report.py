@@ -2,7 +2,7 @@
 
 Rewrites what stands between the markers in docs/study.md and draws docs/img/study.png. A level that
 was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤". Intervals are
-95 % t-intervals; those of contrasts are over pairs of runs that share data, seed and model.
+95 % t-intervals; those of contrasts are over pairs of runs that share seed and model.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def results(runs: list[Run], model: str, data: str) -> list[str]:
+def results(runs: list[Run], model: str) -> list[str]:
     """One row per upsampler, over its seeds."""
     header = [
         "upsampler", "period 2 at start", "period 4 at start", "period 2 at end", "period 4 at end",
@@ -82,7 +82,7 @@ def results(runs: list[Run], model: str, data: str) -> list[str]:
     ]  # fmt: skip
     rows = []
     network = {"dcgan": "generator", "vae": "decoder"}[model]
-    for name, own in by_upsampler(runs, model, data).items():
+    for name, own in by_upsampler(runs, model).items():
         last = [run["points"][-1] for run in own]
         rows.append([
             name,
@@ -108,14 +108,15 @@ def statistics_of(points: Sequence[dict[str, Any]]) -> str:
         for p in points
         for name in sorted({n for q in p["periods"].values() for n in q["found"]})
     )
-    return ", ".join(f"{name} {count}" for name, count in found.most_common()) or "none"
+    order = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count}" for name, count in order) or "none"
 
 
-def by_upsampler(runs: list[Run], model: str, data: str) -> dict[str, list[Run]]:
-    """Runs of one model and data set by upsampler, transposed ones first."""
+def by_upsampler(runs: list[Run], model: str) -> dict[str, list[Run]]:
+    """Runs of one model by upsampler, transposed ones first."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        if (run["cell"]["model"], run["cell"]["data"]) == (model, data):
+        if run["cell"]["model"] == model:
             found.setdefault(run["cell"]["upsampler"], []).append(run)
     order = ["transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel"]
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0].split("-")[0]), item)))
@@ -137,11 +138,11 @@ def quality(name: str) -> Value:
 
 
 def pairs(runs: list[Run], value: Value, ours: Sequence[str], theirs: Sequence[str]) -> list[float]:
-    """Mean of `value` over `ours` minus over `theirs`, for each data set, seed and model."""
+    """Mean of `value` over `ours` minus over `theirs`, for each seed and model."""
     groups: dict[tuple[Any, ...], dict[str, float]] = {}
     for run in runs:
         cell = run["cell"]
-        found = groups.setdefault((cell["data"], cell["seed"], cell["model"]), {})
+        found = groups.setdefault((cell["seed"], cell["model"]), {})
         found[cell["upsampler"]] = value(run)
     complete = [group for group in groups.values() if set(ours) | set(theirs) <= set(group)]
     return [
@@ -151,11 +152,11 @@ def pairs(runs: list[Run], value: Value, ours: Sequence[str], theirs: Sequence[s
 
 
 def between_models(runs: list[Run], value: Value) -> list[float]:
-    """`value` of the VAE minus the DCGAN, for each data set, seed and upsampler."""
+    """`value` of the VAE minus the DCGAN, for each seed and upsampler."""
     groups: dict[tuple[Any, ...], dict[str, float]] = {}
     for run in runs:
         cell = run["cell"]
-        key = (cell["data"], cell["seed"], cell["upsampler"])
+        key = (cell["seed"], cell["upsampler"])
         groups.setdefault(key, {})[cell["model"]] = value(run)
     return [g["vae"] - g["dcgan"] for g in groups.values() if len(g) == 2]
 
@@ -226,13 +227,22 @@ def shares(runs: list[Run]) -> list[str]:
         "upsampler",
         *(f"period {p} at the {when}" for when in ("start", "end") for p in PERIODS),
     ]
-    names = {name: None for data in sorted({r["cell"]["data"] for r in runs}) for model in MODELS
-             for name in by_upsampler(runs, model, data)}  # fmt: skip
+    names = {name: None for model in MODELS for name in by_upsampler(runs, model)}
     rows = [
         [name, *(share(runs, [name], index, period) for index in (0, -1) for period in PERIODS)]
         for name in names
     ]
     return table(header, rows)
+
+
+def tables(runs: list[Run], data: str) -> list[str]:
+    """Lines of Markdown: all tables of one data set."""
+    lines = []
+    for model in MODELS:
+        if by_upsampler(runs, model):
+            lines += [f"**{model.upper()} on {data}**", "", *results(runs, model), ""]
+    lines += [f"**Runs on {data} in which a grid is detected**", "", *shares(runs), ""]
+    return [*lines, f"**Contrasts on {data}**", "", *contrasts(runs), ""]
 
 
 def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
@@ -254,7 +264,7 @@ def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
     return small.getvalue()
 
 
-def draw(runs: list[Run], data: str) -> bytes:
+def draw(runs: list[Run]) -> bytes:
     """PNG: every run's level at the start (gray) and at the end (blue); open: its upper bound."""
     kinds = (
         ("at initialization", "o", GRAY, GRAY),
@@ -263,7 +273,7 @@ def draw(runs: list[Run], data: str) -> bytes:
     )
 
     def panel(axes: Any, model: str, period: str) -> None:
-        groups = by_upsampler(runs, model, data)
+        groups = by_upsampler(runs, model)
         for index, color, shift in ((0, GRAY, -0.16), (-1, BLUE, 0.16)):
             for y, own in enumerate(groups.values()):
                 for run in own:
@@ -320,22 +330,19 @@ def main() -> None:
     if not given.runs.is_file():
         sys.exit(f"{given.runs}: no such file; python benchmarks/study.py makes it")
     runs = [json.loads(line) for line in given.runs.read_text().splitlines()]
-    sets = sorted({run["cell"]["data"] for run in runs})
-    lines = []
-    for data, model in itertools.product(sets, MODELS):
-        own = [run for run in runs if run["cell"]["data"] == data]
-        if own:
-            lines += [f"**{model.upper()} on {data}**", "", *results(own, model, data), ""]
-    lines += ["**Runs in which a grid is detected**", "", *shares(runs), ""]
-    lines += ["**Contrasts**", "", *contrasts(runs)]
+    sets: dict[str, list[Run]] = {}
+    for run in runs:
+        sets.setdefault(run["cell"]["data"], []).append(run)
+    lines = [line for data, own in sets.items() for line in tables(own, Path(data).stem)]
     print("\n".join(lines))
     if given.docs:
         page = ROOT / "docs" / "study.md"
         before, _, rest = page.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
-        text = "\n".join([before + BEGIN, "", *lines, "", END + after])
+        text = "\n".join([before + BEGIN, "", *lines, END + after])
         write_atomically(page, text.encode())
-        pictures = {"study.png": draw(runs, sets[0]), "study-training.png": draw_training(runs)}
+        first = next(iter(sets.values()))
+        pictures = {"study.png": draw(first), "study-training.png": draw_training(first)}
         for name, png in pictures.items():
             write_atomically(ROOT / "docs" / "img" / name, png)
 
