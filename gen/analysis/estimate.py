@@ -24,8 +24,8 @@ from gen.analysis.statistics import f_test
 Values = NDArray[np.float64]
 # Hann-windowed neighbors are correlated: so many bins carry one independent value.
 BINS_PER_VALUE = {"interior": 2.25, "axis": 1.5}
-# Relative to the largest term; healthy sums stand far above it.
-ROUNDING = 1e-9
+# Of float32, relative to the largest term; healthy sums stand far above it.
+ROUNDING = 1e-6
 FLOOR = 1e-100
 
 
