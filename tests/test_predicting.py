@@ -216,4 +216,4 @@ def test_analyze_explains_and_repairs_a_segmenter(gridded, tmp_path):
     result = run(analyze, "images", tmp_path / "repaired.pt", "--num", 200, "--json", "-")
     repaired = json.loads(result.stdout)["periods"]["2"]
     result = run(analyze, "images", gridded, "--num", 200, "--json", "-")
-    assert repaired["level_dbc"] < json.loads(result.stdout)["periods"]["2"]["level_dbc"] - 6
+    assert repaired["level_upper_dbc"] < json.loads(result.stdout)["periods"]["2"]["level_dbc"] - 6
