@@ -177,11 +177,11 @@ def test_logit_maps_are_the_networks_own(trained, pairs):
 def gridded(tmp_path_factory):
     """A U-Net on shapes whose last enlarging layer has been given a strong grid."""
     folder = tmp_path_factory.mktemp("gridded")
-    arguments = ["unet", "--size", 16, "--width", 4, "--steps", 30, "--device", "cpu"]
+    arguments = ["unet", "--size", 16, "--width", 4, "--steps", 100, "--device", "cpu"]
     result = CliRunner().invoke(train.main, [str(a) for a in [*arguments, "--outdir", folder]])
     assert result.exit_code == 0, result.output
     run_folder = next(folder.iterdir())
-    path = run_folder / "checkpoints" / "step-00000030.pt"
+    path = run_folder / "checkpoints" / "step-00000100.pt"
     content = torch.load(path, weights_only=True)
     torch.manual_seed(0)
     content["ema"]["segmenter.enlarge.1.weight"][..., ::2, ::2] += 0.3
