@@ -199,11 +199,14 @@ def processes(machine: dict[str, Any], folder: Path) -> list[Row]:
     rates = []
     for count in (1, 2):
         output = folder / f"{count}-processes"
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-        subprocess.run(
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += ["--nproc-per-node", str(count)]
+        done = subprocess.run(
             [*torchrun, "train.py", "dcgan", *options, "--outdir", str(output)], cwd=ROOT,
-            check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
+        if done.returncode:
+            sys.exit(f"{count} processes failed: {done.stderr[-3000:]}")
         rows = read_rows(next(output.glob("*/metrics.jsonl")))
         speeds = [row["speed/images_per_second"] for row in rows if row["step"] > 10]
         rates.append(statistics.median(speeds))
