@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,8 @@ def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
 
 
 def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
-    """Images per second of `sample.py --num N --outdir DIR`, in wall-clock time: two work at once.
-
-    Drawn on all threads, and on one, where what another core writes meanwhile costs nothing.
-    """
-    count, part, threads = 1024, 256, torch.get_num_threads()
+    """Images per second of `sample.py --num N --outdir DIR`, in wall-clock time."""
+    count, part = 1024, 256
     latents = draw_latents(range(part), 100)
 
     def draw(seeds: list[int]) -> torch.Tensor:
@@ -157,14 +154,6 @@ def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
         for start in range(0, part, 64):
             draw(list(range(start, start + 64)))
 
-    def single(function: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            torch.set_num_threads(1)
-            function()
-            torch.set_num_threads(threads)
-
-        return run
-
     @torch.inference_mode()
     def one_by_one() -> None:
         for start in range(0, part, 64):
@@ -177,20 +166,11 @@ def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
         for i in range(part):
             (folder / f"e{i}.png").write_bytes(encode(drawn[i % 64], ".png"))
 
-    functions = {
-        whole: count, single(whole): count, generate: part, single(generate): part,
-        encoding: part, one_by_one: part,
-    }  # fmt: skip
+    functions = {whole: count, generate: part, encoding: part, one_by_one: part}
     seconds = alternate(*functions, repeats=3, wall=True)
-    ours, ours_single, alone, alone_single, files, saved = (
-        n / s for n, s in zip(functions.values(), seconds, strict=True)
-    )
+    ours, alone, files, saved = (n / s for n, s in zip(functions.values(), seconds, strict=True))
     section = "Sampling to a folder (baseline: save_image per file; limit: drawing or files alone)"
-    share, share_single = ours / min(alone, files), ours_single / min(alone_single, files)
-    return [
-        Row(section, "--fast bf16 --outdir", ours, saved, 2.0, share, 0.8),
-        Row(section, "the same, drawn on one thread", ours_single, saved, share=share_single),
-    ]
+    return [Row(section, "--fast bf16 --outdir", ours, saved, 2.0, ours / min(alone, files), 0.8)]
 
 
 def processes(machine: dict[str, Any], folder: Path) -> list[Row]:

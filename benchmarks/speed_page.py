@@ -56,8 +56,7 @@ one thread on a busy machine.
 - **A folder of samples**: one batch is encoded and written while the next is drawn. Files are
   written beside and renamed; the disk is waited for once, at the end, as two fsyncs took longer
   than encoding an image (0.67 of 1.3 ms), and a folder that is continued checks what it holds.
-  Drawing on all cores leaves none for the encoder: the row drawn on one thread shows how well the
-  two overlap.
+  Drawing leaves one core to the encoder: on two cores 946 images per second instead of 730.
 - **Measuring**: a part of the images per core, merged at the end; real transforms of the half
   plane; low-passed images by short transforms of the baseband's columns and a matrix product; the
   cosine transform of a quarter plane for the weights; rings of the radial profile by indexed
