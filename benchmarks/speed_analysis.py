@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
+from scipy.fft import dctn
 from timing import Row, alternate
 
 from gen.analysis.cores import chunk_length, over_cores
@@ -24,6 +25,7 @@ def textures(count: int, side: int) -> torch.Tensor:
     """Grey crops (N, 1, side, side), uint8."""
     generator = np.random.default_rng(0)
     leaves = [dead_leaves(generator)[0] for _ in range(4)]
+    leaves = [np.pad(x, [(0, max(side - n, 0)) for n in x.shape], "wrap") for x in leaves]
     crops = np.empty((count, 1, side, side), np.uint8)
     for crop in crops:
         image = leaves[generator.integers(len(leaves))]
@@ -37,13 +39,23 @@ def measuring(machine: dict[str, Any], folder: Path) -> list[Row]:
     from gen.analysis.checkerboard import Meter, measure
 
     rows = []
-    for side, count in ((32, 4096), (64, 2048), (256, 96)):
+    for side, count in ((32, 4096), (64, 2048), (256, 96), (1024, 12)):
         images = textures(count, side)
-        few = images[: max(count // 16, 8), 0].numpy().astype(float)
+        few = images[: max(count // 16, 4), 0].numpy().astype(float)
+        kaiser = torch.kaiser_window(side, periodic=False, beta=8.0)
+        kaiser = kaiser[:, None] * kaiser
 
         def loop(few=few) -> None:
             for image in few:
                 peers.azimuthal_average(image)
+
+        def dct(few=few) -> None:
+            for image in few:
+                np.abs(dctn(image, norm="ortho"))
+
+        def windowed(few=few, kaiser=kaiser) -> None:
+            for image in few:
+                torch.fft.fft2(torch.from_numpy(image).float() * kaiser).abs().square()
 
         def full(images=images) -> None:
             Meter().update(images)
@@ -56,17 +68,23 @@ def measuring(machine: dict[str, Any], folder: Path) -> list[Row]:
             workers = [None] * torch.get_num_threads()
             over_cores(lambda _, part: torch.fft.rfft2(part) is None, workers, parts)
 
-        seconds = alternate(loop, full, spectrum, fft, repeats=5)
-        baseline, ours, mean, alone = (
-            n / s for n, s in zip((len(few), count, count, count), seconds, strict=True)
+        functions = {loop: len(few), dct: len(few), windowed: len(few)}
+        functions |= {full: count, spectrum: count, fft: count}
+        seconds = alternate(*functions, repeats=5)
+        azimuthal, cosine, power, ours, mean, alone = (
+            n / s for n, s in zip(functions.values(), seconds, strict=True)
         )
-        section = "Measuring, in memory (baseline: azimuthal profile per image; limit: rfft2 alone)"
-        name = f"{side}×{side}, full measurement"
-        rows.append(Row(section, name, ours, baseline, 8.0 if side < 256 else None))
-        target = (40.0, mean / alone, 0.5) if side > 32 else (None, mean / alone, None)
+        section = "Measuring, in memory (baseline: {}; limit: rfft2 alone)"
+        profile, name = section.format("azimuthal profile per image"), f"{side}×{side}, "
         rows.append(
-            Row(section, f"{side}×{side}, mean spectrum and profile", mean, baseline, *target)
+            Row(profile, name + "full measurement", ours, azimuthal, 8.0 if side < 256 else None)
         )
+        name += "mean spectrum and profile"
+        targets = (40.0, mean / alone, 0.5) if side in (64, 256) else (None, mean / alone)
+        rows.append(Row(profile, name, mean, azimuthal, *targets))
+        for other, rate in (("cosine transform", cosine), ("Kaiser-windowed power", power)):
+            rows.append(Row(section.format(f"{other} per image"), name, mean, rate))
+    rows.sort(key=lambda row: row.section)
     pictures = folder / "pngs"
     pictures.mkdir()
     for i, image in enumerate(textures(768, 64)):
