@@ -212,6 +212,12 @@ def test_rows_past_the_checkpoint_go_on_resume(small_dataset, tmp_path):
     assert rows == [0, 2, 3, 4, 6, 7]
 
 
+def test_a_run_keeps_as_many_snapshots_as_it_is_told(small_dataset, tmp_path):
+    Trainer(small_config(steps=11, snapshot_every=1, keep=2), small_dataset, tmp_path).run()
+    steps = sorted(int(file.stem[5:]) for file in (tmp_path / "checkpoints").iterdir())
+    assert steps == [0, 1, 2, 4, 8, 10, 11]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_saves_and_exits(number, code, tmp_path):
     command = [
