@@ -97,6 +97,7 @@ def test_classes_go_straight_beside_the_latents():
     vectors = decoder.embedding.weight.detach()
     assert torch.equal(path[:, 8:], torch.stack([vectors[0], path[1, 8:], vectors[2]]))
     assert torch.allclose(path[1, 8:], (vectors[0] + vectors[2]) / 2)
+    assert torch.equal(path[:, :8], slerp(*ends[:, :8], torch.linspace(0, 1, 3)))
 
 
 # Commands
