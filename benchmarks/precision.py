@@ -12,7 +12,7 @@ import json
 import statistics
 from pathlib import Path
 
-from quality import CLASSIFIER, ROOT, score, trained
+from quality import CLASSIFIER, ROOT, score_run, trained
 
 from gen.sampling import open_run
 
@@ -38,7 +38,7 @@ def main() -> None:
         for given.precision, values in scores.items():
             name = f"{given.precision}-{seed}"
             run, minutes = trained(given, name, (*RUN, "--seed", str(seed)))
-            values.append(score(network, run)["score"])
+            values.append(score_run(network, run)["score"])
             print(f"{name}: score {values[-1]:.3f}, {minutes} minutes", flush=True)
     for precision, values in scores.items():
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
