@@ -40,7 +40,7 @@ lint: $(STAMP)  ## check style
 docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
 	$(RUN) -W error -m pdoc -o build/docs -d google --math gen models
 
-bench: $(STAMP)  ## compare speed with what one would run instead (10 minutes)
+bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
 	$(RUN) benchmarks/performance.py
 
 # A classifier of the shapes judges quality; runs that stand in runs/study are not run again.

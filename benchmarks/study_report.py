@@ -24,7 +24,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.figures import BLUE, GRAY, INK, STYLE  # noqa: E402
+from gen.analysis.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION  # noqa: E402
 from gen.files import write_atomically  # noqa: E402
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
@@ -104,9 +104,7 @@ def results(runs: list[Run], model: str) -> list[str]:
 def statistics_of(points: Sequence[dict[str, Any]]) -> str:
     """Which statistics find a grid of any period, and in how many of these points."""
     found = Counter(
-        name
-        for p in points
-        for name in sorted({n for q in p["periods"].values() for n in q["found"]})
+        name for p in points for name in {n for q in p["periods"].values() for n in q["found"]}
     )
     order = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count}" for name, count in order) or "none"
@@ -293,8 +291,8 @@ def draw(runs: list[Run]) -> bytes:
 
 # Color-blind-safe (Okabe and Ito); the uneven kernels are the two warm ones.
 LINES = {
-    "transposed-k3": ("#D55E00", "o"), "transposed-k5": ("#E69F00", "s"),
-    "transposed-k4": (BLUE, "o"), "balanced-k4": (INK, "D"), "bilinear": ("#009E73", "v"),
+    "transposed-k3": (VERMILLION, "o"), "transposed-k5": ("#E69F00", "s"),
+    "transposed-k4": (BLUE, "o"), "balanced-k4": (INK, "D"), "bilinear": (GREEN, "v"),
     "nearest": ("#56B4E9", "^"), "subpixel": ("#CC79A7", "P"),
 }  # fmt: skip
 
@@ -303,9 +301,9 @@ def draw_training(runs: list[Run]) -> bytes:
     """PNG: mean level over training by upsampler; open where some run had only a bound."""
 
     def panel(axes: Any, model: str, period: str) -> None:
+        groups = by_upsampler(runs, model)
         for name, (color, marker) in LINES.items():
-            own = [r for r in runs if (r["cell"]["upsampler"], r["cell"]["model"]) == (name, model)]
-            if not own:
+            if not (own := groups.get(name)):
                 continue
             steps = [point["step"] for point in own[0]["points"]]
             levels = np.array([[level(point, period) for point in run["points"]] for run in own])

@@ -90,8 +90,8 @@ class Dataset:
             chunk = np.arange(start, min(start + _CHUNK, source.count))
             for indices, found in _good_parts(chunk, work, bad if skip_bad else None):
                 if self.in_memory:
-                    start = sum(map(len, good))
-                    self._store(slice(start, start + len(indices)), *found)
+                    row = sum(map(len, good))
+                    self._store(slice(row, row + len(indices)), *found)
                 good.append(indices)
             if on_progress:
                 on_progress(int(chunk[-1]) + 1, source.count)
