@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,6 +87,10 @@ def _join() -> Any:
     import torch
     import torch.distributed as dist
 
+    # Its functions default to the group they find at import, and making an optimizer imports it:
+    # they would keep the group, whose threads can then crash the interpreter at its end.
+    import torch.distributed.nn.functional
+
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -116,6 +121,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the group
         raise LostContact(
             f"process {rank()} lost contact with another, which was killed or hangs; "
             "what is saved stays"

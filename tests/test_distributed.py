@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
@@ -247,6 +248,33 @@ def test_sigterm_to_torchrun_is_saved_once_by_all(tmp_path):
     step = load_checkpoint(run)["step"]
     assert step > 0
     assert said.count("Stopped and saved") == said.count(f"saved at step {step};") == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_no_thread_of_the_group_outlives_it(start, killed):
+    """One that is at work while the interpreter shuts down aborts the process: 134 for 143."""
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        import torch
+        from torch import optim
+        from gen import distributed
+        try:
+            with distributed.joined():
+                optim.Adam([torch.zeros(1)])  # imports what would keep the group
+                distributed.wait()
+                if sys.argv[1] == "True":
+                    if distributed.rank():
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    distributed.wait()
+        except distributed.LostContact as error:
+            lost = error
+        print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])
+        """
+    codes, said = finish(start(2, "-c", textwrap.dedent(script), killed))
+    assert codes == [0, -9 if killed else 0], said
+    for text in said[: 1 if killed else 2]:
+        assert "gloo" not in text and text.startswith("["), said
 
 
 def test_signal_to_one_process_stops_all_after_the_same_step(start, tmp_path):
