@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -16,20 +17,28 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 ECHO = 2.0  # seconds in which several processes may be sent one signal twice
 
 
+class _Last:
+    """When a signal was last answered, in whichever block."""
+
+    time = -math.inf
+
+
 @contextlib.contextmanager
 def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Answer the first SIGINT or SIGTERM; a second one kills.
 
     Of several processes none takes an echo for a second one: who ends a job often signals torchrun,
-    which passes it on, and all processes as well.
+    which passes it on, and all processes as well. It may arrive after the block that answered.
     """
-    first = 0.0
+    answered = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if first and time.monotonic() - first < ECHO:
+        nonlocal answered
+        now = time.monotonic()
+        if distributed.world() > 1 and now - _Last.time < ECHO:
             return
-        again, first = bool(first), time.monotonic()
+        _Last.time = now
+        again, answered = answered, True
         if again or distributed.world() == 1:  # from here on the system ends the process
             for other in _ENDING:
                 signal.signal(other, signal.SIG_DFL)
@@ -84,4 +93,5 @@ def uninterrupted() -> Iterator[None]:
     with caught_signals() as caught:
         yield
     if caught:
+        _Last.time = -math.inf  # no echo
         signal.raise_signal(caught[0])

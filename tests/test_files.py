@@ -1,6 +1,7 @@
 """Writing: whole or not at all, in real processes with a limit on what a file may grow to."""
 
 import json
+import math
 import os
 import signal
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gen import distributed, signals
 from gen.files import append, held, read_rows, remove_unfinished, write_atomically
 from gen.signals import caught_signals, interruptible, uninterrupted
 from gen.training.loop import Trainer
@@ -27,6 +29,7 @@ def names_in(folder):
 LIMITED = """
 import resource, sys
 from pathlib import Path
+from gen import distributed, signals
 from gen.files import append, write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -129,6 +132,20 @@ def test_signals_are_noted_raised_or_put_off(number):
         done.append("not this")
     assert error.value.args == (number,) and done == ["all of it"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_echo_that_comes_late_interrupts_none_of_several_processes(monkeypatch):
+    """One that left early, its work saved, would take the others' contact from them."""
+    monkeypatch.setattr(distributed._Group, "world", 2)
+    monkeypatch.setattr(signals._Last, "time", -math.inf)
+    with interruptible():
+        with caught_signals() as caught:
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+        monkeypatch.setattr(signals._Last, "time", -math.inf)
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_thread_is_never_interrupted():
