@@ -1,10 +1,6 @@
 """`analyze.py layer` as its user meets it: what it draws, says, writes and refuses."""
 
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import analyze
+from tests.conftest import timed
 
-ROOT = Path(__file__).resolve().parents[1]
 UNEVEN = ["--kernel", "3", "--stride", "2", "--padding", "1", "--output-padding", "1"]
 
 
@@ -23,15 +19,10 @@ def run(*arguments):
 
 
 def test_answers_at_once_and_without_torch():
-    command = [sys.executable, "-X", "importtime", "analyze.py", "layer", *UNEVEN, "--json", "-"]
-    times = []
-    for _ in range(3):
-        clock = time.perf_counter()
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        times.append(time.perf_counter() - clock)
+    result, seconds = timed("-X", "importtime", "analyze.py", "layer", *UNEVEN, "--json", "-")
     assert result.returncode == 0, result.stderr
     assert " torch" not in result.stderr and " matplotlib" not in result.stderr
-    assert min(times) < 0.6
+    assert seconds < 0.6
     assert json.loads(result.stdout)["pattern"] == [[1, 2], [2, 4]]
 
 
