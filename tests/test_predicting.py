@@ -97,6 +97,16 @@ def test_command_and_library_agree_and_ema_matters(trained, pairs, tmp_path):
     assert not torch.equal(states[0]["enlarge.0.weight"], states[1]["enlarge.0.weight"])
 
 
+def test_an_image_of_another_size_is_seen_at_the_scale_of_training(trained):
+    network, config = load_segmenter(trained, device="cpu")
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    for height, width in ((32, 24), (61, 90), (90, 61), (8, 6)):
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        assert predict(network, config.model.size, image).shape == (height, width)
+    assert seen == [(1, 3, 32, 24), (1, 3, 32, 47), (1, 3, 35, 24), (1, 3, 32, 24)]
+
+
 def test_an_interrupted_folder_is_continued(trained, pairs, tmp_path, monkeypatch):
     """A signal after three masks, then a damaged one: both end as if nothing had happened."""
     whole, out, seen = tmp_path / "whole", tmp_path / "out", []
