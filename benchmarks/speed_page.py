@@ -58,11 +58,11 @@ one thread on a busy machine.
   than encoding an image (0.67 of 1.3 ms), and a folder that is continued checks what it holds.
   Drawing leaves one core to the encoder: on two cores 946 images per second instead of 730.
 - **Measuring**: a part of the images per core, merged at the end; real transforms of the half
-  plane; low-passed images by short transforms of the baseband's columns and a matrix product; the
-  cosine transform of a quarter plane for the weights; rings of the radial profile by indexed
-  addition, where a matrix took gigabytes at 1024×1024. Sums over images stay float64 and are the
-  same to 1e-9 for any split; they, and starting some 300 small operations per chunk of 2¹⁷
-  pixels, are what stands between a core and the transforms' own speed.
+  plane; low-passed images by two matrix products from the baseband's bins; of the even map u·r_B
+  the upper half; the windows of the traces inside the matrices that fold them; float64 sums by
+  numpy's `einsum`, which converts in parts that stay in the cache; chunks of 2¹⁸ pixels, since
+  starting some 150 operations takes a millisecond; rings of the radial profile by indexed addition,
+  where a matrix took gigabytes at 1024×1024. Sums over images are the same to 1e-9 for any split.
 - **Data**: sets that fit are uint8 in memory; a batch is one indexed copy.
 
 ## Precision

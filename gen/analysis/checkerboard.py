@@ -128,12 +128,13 @@ class Meter:
         low, high = self.value_range or (0, 255)
         if chunk.dtype != torch.uint8:
             self.whole_levels = False
-        scaled = chunk if chunk.dtype == torch.float64 else chunk.float()
         if (low, high) != (0, 255):
-            scaled = (scaled - low) * (255 / (high - low))
+            chunk = chunk if chunk.dtype == torch.float64 else chunk.float()
+            chunk = (chunk - low) * (255 / (high - low))
         channels = chunk.shape[1]
-        planes = torch.zeros(step, channels + (channels > 1), *chunk.shape[2:])
-        planes[: len(chunk), -channels:] = scaled
+        planes = torch.empty(step, channels + (channels > 1), *chunk.shape[2:])
+        planes[: len(chunk), -channels:] = chunk
+        planes[len(chunk) :] = 0
         if channels > 1:
             weights = LUMA if channels == 3 else [1 / channels] * channels
             planes[:, 0] = sum(w * planes[:, c] for c, w in enumerate(weights, 1))
@@ -142,17 +143,16 @@ class Meter:
     def _add_group(self, crops: list[CropSums], group: Tensor) -> tuple[Tensor, ...]:
         """Add images to some sums; returns what `_note` takes."""
         step = chunk_length(group.shape[1:])
-        seen = [_add(crops, self._grey_levels(c, step), len(c)) for c in group.split(step)]
-        marks, kept, varies, summed = (list(part) for part in zip(*seen, strict=True))
-        kept, marks = torch.cat(kept), torch.cat(marks)
+        seen = [_add(crops, self._grey_levels(c, step)) for c in group.split(step)]
+        marks, finite, varies, summed = (list(part) for part in zip(*seen, strict=True))
         gains = torch.cat([crop.reduce() for crop in crops], -1) if crops else None
-        real = torch.cat([torch.arange(step) < len(c) for c in group.split(step)])
+        finite, marks = torch.cat(finite)[: len(group)], torch.cat(marks)[: len(group)]
         return (
             len(group),
-            int((real & ~kept).sum()),
-            int((kept & ~torch.cat(varies)).sum()),
-            marks[kept],
-            None if gains is None else gains[kept],
+            int((~finite).sum()),
+            int((finite & ~torch.cat(varies)[: len(group)]).sum()),
+            marks[finite],
+            None if gains is None else gains[: len(group)][finite],
             sum(summed),
         )
 
@@ -256,26 +256,25 @@ def measure(
     return measurement
 
 
-def _add(crops: list[CropSums], planes: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Add the first `count` of these images to some sums.
+def _add(crops: list[CropSums], planes: Tensor) -> tuple[Tensor, ...]:
+    """Add images to some sums; those that are not finite count as empty.
 
-    Returns the fingerprint of each of all, whether it was kept, whether it varies, and their sum.
+    Returns the fingerprint of each, whether it is finite, whether it varies, and their sum.
     """
     marks = fingerprints(planes)
-    kept = marks.isfinite().all(1)
-    kept[count:] = False
-    planes[~kept] = 0
+    finite = marks.sum(1).isfinite()
+    if not finite.all():
+        planes[~finite] = 0
     pixels = planes.flatten(2)
     varies = torch.linalg.vector_norm(pixels - pixels[..., :1], dim=-1).amax(1) > 0
     for crop in crops:
         crop.record(planes)
-    return marks, kept, varies, over_images(planes)
+    return marks, finite, varies, over_images(planes, torch.ones(planes.shape[:2]))
 
 
 def fingerprints(planes: Tensor) -> Tensor:
     """Four random projections of each image (N, C, H, W) → (N, 4): equal for equal images."""
-    marks = planes.flatten(2) @ _directions(planes.shape[2] * planes.shape[3])
-    return torch.einsum("ncm,c->nm", marks, torch.arange(1.0, 1 + planes.shape[1]))
+    return planes.flatten(1) @ _directions(planes[0].numel())
 
 
 @functools.lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 # Images processed together: few enough that the working arrays stay in the cache, so many that
 # starting operations does not cost as much as they do.
-CHUNK_PIXELS = 2**17
+CHUNK_PIXELS = 2**18
 
 
 def chunk_length(shape: Sequence[int]) -> int:

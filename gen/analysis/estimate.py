@@ -146,8 +146,9 @@ def _replica(crop: CropSums) -> Amplitude:
 def _replica_of(crop: CropSums, period: int, first: int, last: int) -> tuple[Values, ...]:
     """Solve the summed normal equations at every shift, then the sandwich on the lattice."""
 
-    products = torch.fft.fft2(crop.sums[f"product/{period}"]).numpy()  # (C, 2, H, W)
-    b1, m11 = products[:, 0], products[:, 1].real
+    products = crop.sums[f"product/{period}"].split([crop.size[0], crop.size[0] // 2 + 1], 1)
+    b1, m11 = (torch.fft.fft2(maps, s=crop.size).numpy() for maps in products)
+    m11 = m11.real
     b2, m12, m22 = _window_terms(crop)
     # Sums that one image dominates can cancel down to float32 rounding, or below zero.
     m11, m22 = (np.maximum(m, ROUNDING * m.max((-2, -1), keepdims=True)) for m in (m11, m22))
@@ -271,7 +272,7 @@ def _line(crop: CropSums) -> Amplitude:
 
 
 def _trace(crop: CropSums, name: str, counted: Values) -> Amplitude:
-    mean = crop.sums["trace"][:, TRACES.index(name)]
+    mean = crop.sums[f"trace/{name}"] * crop.window
     return _coherent(crop, mean, crop.sums[f"depth/{name}"], counted, 1.0)
 
 

@@ -62,12 +62,59 @@ def cosines(length: int) -> Tensor:
     return weight * torch.cos(2 * math.pi * bins * torch.arange(length) / length)
 
 
+def half_cosines(length: int) -> Tensor:
+    """The first half of `cosines` (n//2+1, n//2+1), with what has an equal in the other twice."""
+    half = length // 2 + 1
+    matrix = cosines(length)[:, :half]
+    matrix[:, 1 : (length + 1) // 2] *= 2
+    return matrix.float()
+
+
+def baseband_bins(tall: int, wide: int, size: Bin) -> tuple[Tensor, Tensor]:
+    """Flat rfft2 bins of rows 0, 1, -1 … -tall and columns 0 … wide.
+
+    Of the spectrum as real numbers, each row's re before its im, and of its power. A smaller
+    baseband is the first rows and columns of this.
+    """
+    bins = _signed_rows(tall)[:, None] % size[0] * (size[1] // 2 + 1) + torch.arange(wide + 1)
+    return torch.stack([2 * bins, 2 * bins + 1], 1).flatten(0, 1), bins
+
+
+def _signed_rows(tall: int) -> Tensor:
+    return torch.tensor([0, *(sign * k for k in range(1, tall + 1) for sign in (1, -1))])
+
+
+def column_synthesis(tall: int, height: int) -> tuple[Tensor, Tensor]:
+    """Inverse DFT of columns from the rows of `baseband_bins`: of complex ones, and of real ones.
+
+    Shapes (2·H, 2·(2·tall+1)) and (2·(H//2+1), 2·tall+1), re and im of each row in turn; of real
+    ones the upper half.
+    """
+    phase = 2 * math.pi / height * torch.arange(height)[:, None] * _signed_rows(tall).double()
+    cos, sin = phase.cos() / height, phase.sin() / height
+    both = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
+    both = both.flatten(2).flatten(0, 1).float()
+    return both, both[: 2 * (height // 2 + 1), ::2].contiguous()
+
+
 def row_synthesis(reach: int, width: int) -> Tensor:
-    """Inverse DFT (2·(reach+1), W) of a real row from its bins 0 … reach, each as re, im."""
+    """Inverse DFT (2·(reach+1), W) of a real row from its bins 0 … reach: all re, then all im."""
     bins = torch.arange(reach + 1, dtype=torch.float64)[:, None]
     phase = 2 * math.pi * bins * torch.arange(width) / width
     weight = torch.where(bins == 0, 1.0, 2.0) / width
-    return torch.stack([weight * phase.cos(), -weight * phase.sin()], 1).flatten(0, 1).float()
+    return torch.cat([weight * phase.cos(), -weight * phase.sin()]).float()
+
+
+def fold_rows(period: int, height: int) -> Tensor:
+    """Matrix (2·P, H + H//2+1): sums modulo P of an image's rows and of a half's beneath it."""
+    eye = torch.eye(period).repeat(1, -(-height // period))[:, :height]
+    return torch.block_diag(eye, eye[:, : height // 2 + 1])
+
+
+def pair_fourier(period: int, lines: tuple[Bin, ...], width: int) -> tuple[Tensor, Tensor]:
+    """DFT of rows folded modulo P to lines, (P·W, 2·lines), re then im; and its re alone."""
+    both = lattice_fourier({period: lines}, period, width)
+    return both, both[:, : len(lines)].contiguous()
 
 
 def tapped_bins(centers: np.ndarray, taps: np.ndarray, size: Bin) -> tuple[Tensor, Tensor]:

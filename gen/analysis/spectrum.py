@@ -121,9 +121,14 @@ def magnitude(spectrum: Tensor) -> Tensor:
     return squares[..., 0] + squares[..., 1]
 
 
-def over_images(maps: Tensor) -> Tensor:
-    """Sum of maps (N, …) over images in float64."""
-    return maps.sum(0, dtype=torch.float64)
+def over_images(maps: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of maps (N, C, …) over images in float64; weights (N, C)."""
+    # numpy converts by parts that stay in the cache, where torch would convert everything first.
+    total = torch.empty(maps.shape[1:], dtype=torch.float64)
+    for channel, out in enumerate(total.flatten(1).numpy()):
+        weight, values = weights[:, channel].double().numpy(), maps[:, channel].flatten(1).numpy()
+        np.einsum("n,nk->k", weight, values, out=out)
+    return total
 
 
 class Spectrum:
@@ -177,7 +182,7 @@ class Spectrum:
         radial.index_add_(1, self.rings, weighted)
         by_channel = radial.double().unflatten(0, counted.shape).transpose(0, 1)  # (C, N, R)
         self.sums["count"] += counted.sum(0)
-        self.sums["power"] += over_images(power)
+        self.sums["power"] += over_images(power, counted)
         self.sums["radial"] += by_channel.mT @ by_channel
 
     def merge(self, other: Spectrum) -> None:
