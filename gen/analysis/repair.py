@@ -1,8 +1,9 @@
 """Repair a trained network: balance its last enlarging layer as little as the target asks for.
 
 W' = W − (G_r − Ḡ) Π / n_r with Π the projector on the ρ strongest directions of local means that
-the layer receives: the smallest ρ that meets the target changes the images least. Only the last
-layer is touched: projecting inner ones makes grids worse, as the rest has learned to undo them.
+the layer receives: the smallest ρ that meets the target changes the images least. One that makes
+the grid of another period stronger is taken only if all do, and then refused. Only the last layer
+is touched: projecting inner ones makes grids worse, as the rest has learned to undo them.
 """
 
 from __future__ import annotations
@@ -143,17 +144,19 @@ def repair(
         meter.update(images)
         return meter.compute(), images
 
-    present = level(measured(chosen, None)[0], layer.period)
-    target = present - DEFAULT_GAIN if target_dbc is None else target_dbc
+    present = measured(chosen, None)[0]
+    target = level(present, layer.period) - DEFAULT_GAIN if target_dbc is None else target_dbc
     directions = strongest_directions(network, layer, chosen)
     trials = []
     for rank in _ranks(directions.shape[1]):
         top = directions[:, :rank]
         weight = layer.balanced(top @ top.T)
-        trials.append((level(measured(chosen, weight)[0], layer.period), rank, weight))
-        if trials[-1][0] <= target:
+        found = measured(chosen, weight)[0]
+        harmful = _harm(present, found, layer.period)[0] > WORTH
+        trials.append((harmful, max(target, level(found, layer.period)), rank, weight))
+        if trials[-1][:2] == (False, target):
             break
-    _, rank, weight = trials[-1] if trials[-1][0] <= target else min(trials, key=lambda t: t[0])
+    *_, rank, weight = min(trials, key=lambda trial: trial[:3])
 
     (before, plain), (after, mended) = measured(judged, None), measured(judged, weight)
     error = float((mended - plain).double().square().mean())
@@ -176,11 +179,14 @@ def _refusal(before: Measurement, after: Measurement, period: int) -> str | None
             f"period {period} would not get better: at most {bounds[0]:.1f} dBc before, "
             f"{bounds[1]:.1f} dBc after"
         )
-    for other in before.periods:
-        harm = level(after, other) - level(before, other)
-        if other != period and after.periods[other].detected and harm > WORTH:
-            return f"period {other} would get worse by {harm:.1f} dB"
-    return None
+    harm, other = _harm(before, after, period)
+    return f"period {other} would get worse by {harm:.1f} dB" if harm > WORTH else None
+
+
+def _harm(before: Measurement, after: Measurement, period: int) -> tuple[float, int]:
+    """By how many dB the grid of another period grows most, and which that is."""
+    others = (n for n in before.periods if n != period and after.periods[n].detected)
+    return max(((level(after, n) - level(before, n), n) for n in others), default=(0.0, period))
 
 
 def strongest_directions(network: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:

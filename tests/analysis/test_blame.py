@@ -126,6 +126,25 @@ def test_repair_takes_the_smallest_rank_that_meets_the_target():
     assert easy.reached and easy.rank < full.rank and easy.psnr_db > full.psnr_db
 
 
+def test_repair_leaves_alone_what_would_print_another_grid():
+    """Two maps: a bright one, and one whose stripes only the uneven kernel keeps out."""
+    tap = torch.tensor([1.0, 0.0, 1.0])
+    layer = nn.ConvTranspose2d(2, 1, 3, 2, 1, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.stack([torch.ones(3, 3), 2 * torch.outer(tap, tap)])[:, None] / 20)
+    coarse = 0.3 * torch.randn(64, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = nn.functional.interpolate(coarse, size=(24, 24), mode="bicubic")
+    maps[:, 0] += 3
+    maps[:, 1] += 0.3 + 0.3 * (-1) ** torch.arange(24)
+    # With both signs of the second the two are uncorrelated: each is a direction of its own.
+    maps = torch.stack([maps, maps * torch.tensor([1, -1])[:, None, None]], 1).flatten(0, 1)
+    found = repair(layer, maps)
+    assert found.refused is None and found.rank == 1
+    assert level(found.after, 2) < level(found.before, 2) - 1
+    maps[:, 0] = 0
+    assert "period 4 would get worse" in repair(layer, maps).refused
+
+
 def test_repair_refuses():
     even = nn.Sequential(UPSAMPLERS["transposed"](WIDTHS[0], 3, 4, True), nn.Tanh())
     with torch.no_grad():
