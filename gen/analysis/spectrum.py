@@ -144,7 +144,7 @@ class Spectrum:
         self.window32 = self.window.float()
         rings, weights = ring_weights(size, mask_periods)
         self.rings = torch.from_numpy(rings)
-        self.ring_weights = torch.from_numpy(weights).float()
+        self.ring_weights = torch.from_numpy(weights)
         radii = int(rings.max()) + 1
         self.sums = {
             "count": torch.zeros(channels, dtype=torch.float64),
@@ -169,21 +169,22 @@ class Spectrum:
     def _add(self, images: Tensor) -> None:
         images = images.float()
         mean = images.flatten(2) @ self.window32.flatten() / self.window32.sum()
-        power = magnitude(torch.fft.rfft2(self.window32 * (images - mean[..., None, None])))
-        self.add_power(power, torch.ones(images.shape[:2]))
+        centered = (images - mean[..., None, None]).mul_(self.window32)
+        squares = torch.view_as_real(torch.fft.rfft2(centered)).square_()
+        self.add_power(squares[..., 0] + squares[..., 1], torch.ones(images.shape[:2]))
 
     def add_power(self, power: Tensor, counted: Tensor) -> None:
         """Add |X|² (N, C, H, W//2+1), float32.
 
         `counted` (N, C) is 1, or 0 for an image that is left out; it has no power.
         """
-        weighted = (power.flatten(2) * self.ring_weights).flatten(0, 1)
-        radial = power.new_zeros(len(weighted), len(self.sums["radial"][0]))
-        radial.index_add_(1, self.rings, weighted)
-        by_channel = radial.double().unflatten(0, counted.shape).transpose(0, 1)  # (C, N, R)
+        by_channel = power.flatten(2).transpose(0, 1).double()  # (C, N, bins)
         self.sums["count"] += counted.sum(0)
-        self.sums["power"] += over_images(power, counted)
-        self.sums["radial"] += by_channel.mT @ by_channel
+        self.sums["power"] += by_channel.sum(1).unflatten(1, power.shape[2:])
+        by_channel *= self.ring_weights
+        radial = by_channel.new_zeros(*by_channel.shape[:2], self.sums["radial"].shape[1])
+        radial.index_add_(2, self.rings, by_channel)
+        self.sums["radial"] += radial.mT @ radial
 
     def merge(self, other: Spectrum) -> None:
         """Add the sums of another spectrum of the same size."""
