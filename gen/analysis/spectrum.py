@@ -184,7 +184,7 @@ class Spectrum:
         by_channel *= self.ring_weights
         radial = by_channel.new_zeros(*by_channel.shape[:2], self.sums["radial"].shape[1])
         radial.index_add_(2, self.rings, by_channel)
-        self.sums["radial"] += radial.mT @ radial
+        self.sums["radial"].baddbmm_(radial.mT, radial)
 
     def merge(self, other: Spectrum) -> None:
         """Add the sums of another spectrum of the same size."""
