@@ -180,7 +180,8 @@ class Spectrum:
         """
         by_channel = power.flatten(2).transpose(0, 1).double()  # (C, N, bins)
         self.sums["count"] += counted.sum(0)
-        self.sums["power"] += by_channel.sum(1).unflatten(1, power.shape[2:])
+        total = self.sums["power"].view(len(by_channel), 1, -1)
+        total.baddbmm_(counted.T[:, None].double(), by_channel)
         by_channel *= self.ring_weights
         radial = by_channel.new_zeros(*by_channel.shape[:2], self.sums["radial"].shape[1])
         radial.index_add_(2, self.rings, by_channel)
