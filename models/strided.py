@@ -1,23 +1,26 @@
-"""A halving convolution whose weights' gradient is one matrix product where oneDNN's is slow."""
+"""Convolutions k4 s2 p1 that train as matrix products where oneDNN's kernels are slow."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Weights from which the product wins in bf16 on a CPU. Batch 64, one Zen 4 core, oneDNN → product:
-# 512×256 weights of 4×4 on maps of 8×8 53 → 11 ms, 256×128 on 16×16 20 → 17, 128×64 on 8×8 3 → 2.
-WORTH_IT = 1 << 20
+# Weights per pixel of the coarse map from which products win, on one core that has amx_bf16. Batch
+# 64, oneDNN → product in ms, fp32 and bf16: 512×256 weights of 4×4 between 8×8 and 4×4, halving
+# 41 → 32 and 12 → 6, doubling 47 → 37 and 20 → 8, gradient of the weights 49 → 32 and 49 → 10.
+# In bf16 that gradient alone wins sooner: 256×128 between 16×16 and 8×8 15 → 9, 128×64 2 → 1.
+LEAST = 1 << 16
+LEAST_FOR_WEIGHTS = {torch.bfloat16: 1 << 12}
 
 
 class HalvingConv2d(nn.Conv2d):
     """Convolution k4 s2 p1, (B, C, H, W) → (B, `out_channels`, ⌊H/2⌋, ⌊W/2⌋).
 
-    Same numbers as `nn.Conv2d`; of large layers that train in bf16 on a CPU the gradient of the
-    weights is summed in another order.
+    Same numbers as `nn.Conv2d`; where many weights train on a CPU, sums take another order.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
@@ -25,50 +28,129 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Convolve."""
-        weight = self.weight
-        by_product = (
-            torch.is_autocast_enabled("cpu")
-            and torch.is_grad_enabled()
-            and weight.requires_grad
-            and weight.device.type == "cpu"
-            and weight.numel() >= WORTH_IT
-            and self.bias is None
-            and not torch.compiler.is_compiling()
-        )
-        if not by_product:
+        height, width = maps.shape[2:]
+        dtype = precision(maps)
+        if (height | width) & 1 or not trains_by_product(self, height * width // 4, dtype):
             return super().forward(maps)
-        dtype = torch.get_autocast_dtype("cpu")
-        return ByProduct.apply(maps.to(dtype), weight.to(dtype))
+        return Halve.apply(maps.to(dtype), self.weight.to(dtype))
 
 
-class ByProduct(torch.autograd.Function):
-    """conv2d(maps, weight), k4 s2 p1, with the gradient of the weights as one matrix product."""
+class DoublingConv2d(nn.ConvTranspose2d):
+    """Transposed convolution k4 s2 p1, (B, C, H, W) → (B, `out_channels`, 2H, 2W).
+
+    Same numbers as `nn.ConvTranspose2d`; where many weights train on a CPU, sums take another
+    order.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 4, 2, 1, bias=bias)
+
+    def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve."""
+        height, width = maps.shape[2:]
+        dtype = precision(maps)
+        if output_size or not trains_by_product(self, height * width, dtype):
+            return super().forward(maps, output_size)
+        return Double.apply(maps.to(dtype), self.weight.to(dtype))
+
+
+def precision(maps: Tensor) -> torch.dtype:
+    """What a layer computes in."""
+    autocast = torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if autocast else maps.dtype
+
+
+def trains_by_product(layer: nn.Module, pixels: int, dtype: torch.dtype) -> bool:
+    """Whether a layer whose coarse map has so many pixels takes its own way."""
+    return (
+        layer.training
+        and layer.bias is None
+        and layer.weight.device.type == "cpu"
+        and layer.weight.numel() >= LEAST_FOR_WEIGHTS.get(dtype, LEAST) * pixels
+        and not torch.compiler.is_compiling()
+    )
+
+
+class Halve(torch.autograd.Function):
+    """conv2d(maps, weight), k4 s2 p1: fine maps (B, C, 2H, 2W), weight (K, C, 4, 4) → coarse ones.
+
+    Three sums over the same products, so that each is the gradient of the others: this, `Double`
+    and `weight_gradient`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
-        """Maps (B, C, H, W), weight (K, C, 4, 4) → (B, K, ⌊H/2⌋, ⌊W/2⌋)."""
-        ctx.save_for_backward(maps, weight)
-        return F.conv2d(maps, weight, None, 2, 1)
+    def forward(ctx: Any, fine: Tensor, weight: Tensor) -> Tensor:
+        """Coarse maps (B, K, H, W)."""
+        ctx.save_for_backward(fine, weight)
+        if weight.numel() < LEAST * (fine.shape[2] * fine.shape[3] // 4):
+            return F.conv2d(fine, weight, None, 2, 1)
+        return halve(fine, weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of maps and weight; can be differentiated again."""
-        maps, weight = ctx.saved_tensors
-        to_maps = to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_maps, _, _ = torch.ops.aten.convolution_backward(
-                gradient, maps, weight, None, (2, 2), (1, 1), (1, 1), False, (0, 0), 1,
-                (True, False, False),
-            )  # fmt: skip
-        if ctx.needs_input_grad[1]:
-            columns = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-            to_weight = (columns.T @ patches(maps)).view(-1, 4, 4, maps.shape[1])
-            to_weight = to_weight.permute(0, 3, 1, 2)
-        return to_maps, to_weight
+        fine, weight = ctx.saved_tensors
+        to_maps, to_weight = ctx.needs_input_grad
+        return (
+            Double.apply(gradient, weight) if to_maps else None,
+            weight_gradient(fine, gradient) if to_weight else None,
+        )
 
 
-def patches(maps: Tensor) -> Tensor:
-    """What each output pixel sees of maps (B, C, H, W): rows (B·⌊H/2⌋·⌊W/2⌋, 4·4·C)."""
-    padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-    windows = padded.unfold(1, 4, 2).unfold(2, 4, 2)  # (B, H/2, W/2, C, 4, 4)
+class Double(torch.autograd.Function):
+    """conv_transpose2d(maps, weight), k4 s2 p1: coarse maps (B, K, H, W) → fine ones."""
+
+    @staticmethod
+    def forward(ctx: Any, coarse: Tensor, weight: Tensor) -> Tensor:
+        """Fine maps (B, C, 2H, 2W)."""
+        ctx.save_for_backward(coarse, weight)
+        if weight.numel() < LEAST * (coarse.shape[2] * coarse.shape[3]):
+            return F.conv_transpose2d(coarse, weight, None, 2, 1)
+        return double(coarse, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of maps and weight; can be differentiated again."""
+        coarse, weight = ctx.saved_tensors
+        to_maps, to_weight = ctx.needs_input_grad
+        return (
+            Halve.apply(gradient, weight) if to_maps else None,
+            weight_gradient(gradient, coarse) if to_weight else None,
+        )
+
+
+def patches(fine: Tensor) -> Tensor:
+    """What each coarse pixel sees of fine maps (B, C, 2H, 2W): rows (B·H·W, 4·4·C)."""
+    padded = F.pad(fine.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    windows = padded.unfold(1, 4, 2).unfold(2, 4, 2)  # (B, H, W, C, 4, 4)
     return windows.permute(0, 1, 2, 4, 5, 3).flatten(0, 2).flatten(1)
+
+
+def halve(fine: Tensor, weight: Tensor) -> Tensor:
+    """One product: fine maps → coarse ones."""
+    batch, _, height, width = fine.shape
+    rows = patches(fine) @ weight.permute(0, 2, 3, 1).flatten(1).T
+    return rows.view(batch, height // 2, width // 2, -1).permute(0, 3, 1, 2)
+
+
+def double(coarse: Tensor, weight: Tensor) -> Tensor:
+    """Four products: coarse maps → the fine pixels of even and odd rows and columns.
+
+    Fine row 2m + r takes tap 1 − r from coarse row m + r and tap 3 − r from row m + r − 1, and
+    columns alike.
+    """
+    batch, _, height, width = coarse.shape
+    padded = F.pad(coarse.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    fine = coarse.new_empty(batch, 2 * height, 2 * width, weight.shape[1])
+    for r, s in product((0, 1), repeat=2):
+        seen = [padded[:, y : y + height, x : x + width] for y in (r + 1, r) for x in (s + 1, s)]
+        taps = weight[:, :, 1 - r :: 2, 1 - s :: 2].permute(2, 3, 0, 1).flatten(0, 2)
+        rows = torch.cat(seen, dim=3).flatten(0, 2) @ taps
+        fine[:, r::2, s::2] = rows.view(batch, height, width, -1)
+    return fine.permute(0, 3, 1, 2)
+
+
+def weight_gradient(fine: Tensor, coarse: Tensor) -> Tensor:
+    """One product: fine maps and what comes back for coarse ones, or the reverse → (K, C, 4, 4)."""
+    columns = coarse.permute(0, 2, 3, 1).flatten(0, 2)
+    return (columns.T @ patches(fine)).view(-1, 4, 4, fine.shape[1]).permute(0, 3, 1, 2)

@@ -1,50 +1,88 @@
-"""The matrix product's gradient against the plain one, once and twice."""
+"""Convolutions as matrix products against the plain ones, in both directions, once and twice."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from models.strided import WORTH_IT, ByProduct, HalvingConv2d
+from models import strided
+from models.strided import Double, DoublingConv2d, Halve, HalvingConv2d
+
+PAIRS = {
+    "halve": (Halve.apply, F.conv2d, (2, 3, 6, 4)),
+    "double": (Double.apply, F.conv_transpose2d, (2, 2, 3, 2)),
+}
 
 
-@pytest.mark.parametrize("size", [(6, 4), (5, 7)])
-def test_gradients_are_those_of_differences(size):
+@pytest.mark.parametrize("least", [0, 1 << 16])
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_are_those_of_differences(name, least, monkeypatch):
+    monkeypatch.setattr(strided, "LEAST", least)
+    ours, plain, shape = PAIRS[name]
     torch.manual_seed(0)
-    maps = torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True)
+    maps = torch.randn(shape, dtype=torch.double, requires_grad=True)
     weight = torch.randn(2, 3, 4, 4, dtype=torch.double, requires_grad=True)
-    expected = nn.functional.conv2d(maps, weight, None, 2, 1)
-    assert torch.equal(ByProduct.apply(maps, weight), expected)
-    assert torch.autograd.gradcheck(ByProduct.apply, (maps, weight))
-    assert torch.autograd.gradgradcheck(ByProduct.apply, (maps, weight))
+    torch.testing.assert_close(ours(maps, weight), plain(maps, weight, None, 2, 1))
+    assert torch.autograd.gradcheck(ours, (maps, weight))
+    assert torch.autograd.gradgradcheck(ours, (maps, weight))
 
 
-def gradients(layer, maps, wanted):
-    """Of maps and weight, as a discriminator's turn in bf16 computes them."""
+def trained(layer, maps, wanted, precision):
+    """Of one turn: how the maps came about, they, and the gradients of input and weight."""
     maps = maps.detach().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         out = layer(maps)
-    by = out.grad_fn.name()
-    return by, torch.autograd.grad((out.float() * wanted).sum(), (maps, layer.weight))
+    found = torch.autograd.grad((out.float() * wanted).sum(), (maps, layer.weight))
+    return out.grad_fn.name(), (out.detach().float(), *found)
 
 
-def test_large_layers_in_bf16_agree_with_plain_ones():
+def layers(ours, channels):
+    """A layer of ours, and torch's with the same weights."""
     torch.manual_seed(0)
-    layer, plain = HalvingConv2d(256, 512, bias=False), nn.Conv2d(256, 512, 4, 2, 1, bias=False)
-    assert layer.weight.numel() >= WORTH_IT
+    layer = ours(*channels, bias=False)
+    plain = ours.__base__(*channels, 4, 2, 1, bias=False)
     plain.load_state_dict(layer.state_dict())
-    maps, wanted = torch.randn(4, 256, 8, 8), torch.randn(4, 512, 4, 4)
-    ours, theirs = gradients(layer, maps, wanted), gradients(plain, maps, wanted)
-    assert "ByProduct" in ours[0] and "ByProduct" not in theirs[0]
-    exact = torch.autograd.grad((plain(maps) * wanted).sum(), plain.weight)[0]
-    for a, b in zip(ours[1], theirs[1], strict=True):
-        assert (a - b).norm() < 5e-3 * b.norm()
-    ours_off, theirs_off = ((found[1][1] - exact).norm() for found in (ours, theirs))
-    assert ours_off < 1.2 * theirs_off
+    return layer, plain
+
+
+LARGE = {
+    "Halve": (HalvingConv2d, (256, 512), (4, 256, 8, 8), (4, 512, 4, 4)),
+    "Double": (DoublingConv2d, (512, 256), (4, 512, 4, 4), (4, 256, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_layers_agree_with_plain_ones(name, precision):
+    ours, channels, incoming, outgoing = LARGE[name]
+    layer, plain = layers(ours, channels)
+    maps, wanted = torch.randn(incoming), torch.randn(outgoing)
+    by, found = trained(layer, maps, wanted, precision)
+    plainly, expected = trained(plain, maps, wanted, precision)
+    assert name in by and name not in plainly
+    _, exact = trained(plain.double(), maps.double(), wanted.double(), "fp32")
+    for a, b, true in zip(found, expected, exact, strict=True):
+        assert (a - true).norm() < max(1.2 * (b - true).norm(), 1e-6 * true.norm())
+
+
+def test_medium_layers_in_bf16_take_only_the_gradient_of_the_weights():
+    layer, plain = layers(HalvingConv2d, (64, 128))
+    maps, wanted = torch.randn(4, 64, 8, 8), torch.randn(4, 128, 4, 4)
+    by, found = trained(layer, maps, wanted, "bf16")
+    _, expected = trained(plain, maps, wanted, "bf16")
+    assert "Halve" in by
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[2], expected[2], atol=0.2, rtol=0.02)
+    assert "Halve" not in trained(layer, maps, wanted, "fp32")[0]
 
 
 def test_other_layers_are_plain():
-    maps = torch.randn(2, 8, 8, 8)
+    small = HalvingConv2d(8, 4, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
-        assert "ByProduct" not in HalvingConv2d(8, 4, bias=False)(maps).grad_fn.name()
-    large = HalvingConv2d(256, 512, bias=False)
-    assert "ByProduct" not in large(torch.randn(2, 256, 8, 8)).grad_fn.name()
+        assert "Halve" not in small(torch.randn(2, 8, 8, 8)).grad_fn.name()
+    for name, (ours, channels, incoming, _) in LARGE.items():
+        maps = torch.randn(incoming)
+        for other in (ours(*channels, bias=True), ours(*channels, bias=False).eval()):
+            assert name not in other(maps).grad_fn.name()
+    odd = HalvingConv2d(256, 512, bias=False)(torch.randn(2, 256, 7, 8))
+    assert odd.shape == (2, 512, 3, 4) and "Halve" not in odd.grad_fn.name()
