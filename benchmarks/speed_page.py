@@ -37,15 +37,11 @@ one thread on a busy machine.
   import torch.compile (1.3 s). The snapshot at step 0 stays: it finds a full disk before anything
   is trained, and begins the history of the grid.
 - **Training**: `channels_last`, frozen players, fused Adam; metrics stay on the device until they
-  are logged. `--precision bf16` on a processor that multiplies bf16 itself. There the gradient of
-  the deepest weights is a matrix product of our own (`models/strided.py`), as oneDNN takes 53 ms
-  for what takes a product 11: a step at 64×64 0.62–0.71 s instead of 0.77–0.87. Smaller layers
-  gain little and keep oneDNN's, transposed ones too. In fp32 87 % of a step at 64×64 are oneDNN's
-  convolutions, as in the baseline's loop, so little is left to win beside the passes that frozen
-  players save. At 32×32 they are 41 % of a bf16 step; the rest is hundreds of small operations.
-  Not in: malloc settings that keep memory (the system takes 1–5 % of a step in fp32 and none in
-  bf16, and 10 % was the least to be worth it); torch.compile, which added nothing in
-  prototypes.
+  are logged. `--precision bf16` on a processor that multiplies bf16 itself. Layers with many
+  weights and small maps train as matrix products of our own (`models/strided.py`), where oneDNN
+  takes 1.3–1.5 times as long in fp32 and 2–5 times in bf16: of alternating steps at 64×64 the
+  tenth percentile is 472 ms instead of 658 in bf16 and 1,342 instead of 1,491 in fp32. Other
+  layers keep oneDNN's, which is as fast there.
 - **Sampling**: `sample.py --fast fp32|bf16` folds batch norm into the weights, computes the stem
   as one matrix product in the right memory order and the last layer as four interleaved
   convolutions. fp32 stays within 1e-5 of the plain decoder and bf16 within 4 grey levels on
