@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from models import strided
 from models.strided import Double, DoublingConv2d, Halve, HalvingConv2d
