@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from .strided import HalvingConv2d
@@ -33,6 +34,11 @@ def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
 def stage_widths(width: int, stages: int) -> list[int]:
     """Channels from the finest inner map to the coarsest: width, 2·width, … at most 8·width."""
     return [width * min(2**stage, 8) for stage in range(stages)]
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """The same maps (B, C, H, W), all channels of a pixel side by side."""
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 class StridedTrunk(nn.Sequential):
@@ -66,13 +72,17 @@ class StridedTrunk(nn.Sequential):
 
     def forward(self, images: Tensor, bias: Tensor | None = None) -> Tensor:
         """Features (B, F); `bias` (B, width) is added to the first convolution's maps."""
-        first, *others = self
+        first, *others, flatten = self
         images = first(images)
         if bias is not None:
             images = images + bias[:, :, None, None]
         for layer in others:
             images = layer(images)
-        return images
+        if images.requires_grad and images.is_contiguous(memory_format=torch.channels_last):
+            # Its gradient would come back in another order, which costs activations ten times as
+            # much: a twentieth of a step of bf16 at 32×32.
+            images.register_hook(channels_last)
+        return flatten(images)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The map that each stage leaves, finest first, of images of any size."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen.config import KERNEL_SIZES, MODELS, GeneratorConfig, RunConfig
 from models.blocks import size_ladder
@@ -124,3 +125,25 @@ def test_no_batch_norm_means_none_and_biases_instead():
     critic = Discriminator((32, 32), 3, 4, batch_norm=False)
     assert not [m for m in critic.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all(m.bias is not None for m in critic.modules() if isinstance(m, WEIGHTED))
+
+
+class Activations(TorchDispatchMode):
+    """Notes whether gradients come to LeakyReLU in its maps' memory order."""
+
+    def __init__(self):
+        super().__init__()
+        self.alike = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten.leaky_relu_backward.default:
+            self.alike.append(args[0].stride() == args[1].stride())
+        return operation(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_gradients_of_the_trunk_stay_in_the_order_of_its_maps(memory):
+    network = Discriminator((32, 32), 3, 4).to(memory_format=memory)
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=memory)
+    with Activations() as seen:
+        network(images).sum().backward()
+    assert seen.alike == [True] * 3
