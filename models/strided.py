@@ -12,9 +12,7 @@ from torch import Tensor, nn
 # Weights per pixel of the coarse map from which products win, on one core that has amx_bf16. Batch
 # 64, oneDNN → product in ms, fp32 and bf16: 512×256 weights of 4×4 between 8×8 and 4×4, halving
 # 41 → 32 and 12 → 6, doubling 47 → 37 and 20 → 8, gradient of the weights 49 → 32 and 49 → 10.
-# In bf16 that gradient alone wins sooner: 256×128 between 16×16 and 8×8 15 → 9, 128×64 2 → 1.
 LEAST = 1 << 16
-LEAST_FOR_WEIGHTS = {torch.bfloat16: 1 << 12}
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -29,9 +27,9 @@ class HalvingConv2d(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Convolve."""
         height, width = maps.shape[2:]
-        dtype = precision(maps)
-        if (height | width) & 1 or not trains_by_product(self, height * width // 4, dtype):
+        if (height | width) & 1 or not trains_by_product(self, height * width // 4):
             return super().forward(maps)
+        dtype = precision(maps)
         return Halve.apply(maps.to(dtype), self.weight.to(dtype))
 
 
@@ -48,9 +46,9 @@ class DoublingConv2d(nn.ConvTranspose2d):
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve."""
         height, width = maps.shape[2:]
-        dtype = precision(maps)
-        if output_size or not trains_by_product(self, height * width, dtype):
+        if output_size or not trains_by_product(self, height * width):
             return super().forward(maps, output_size)
+        dtype = precision(maps)
         return Double.apply(maps.to(dtype), self.weight.to(dtype))
 
 
@@ -60,13 +58,13 @@ def precision(maps: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if autocast else maps.dtype
 
 
-def trains_by_product(layer: nn.Module, pixels: int, dtype: torch.dtype) -> bool:
+def trains_by_product(layer: nn.Module, pixels: int) -> bool:
     """Whether a layer whose coarse map has so many pixels takes its own way."""
     return (
         layer.training
         and layer.bias is None
         and layer.weight.device.type == "cpu"
-        and layer.weight.numel() >= LEAST_FOR_WEIGHTS.get(dtype, LEAST) * pixels
+        and layer.weight.numel() >= LEAST * pixels
         and not torch.compiler.is_compiling()
     )
 
@@ -82,8 +80,6 @@ class Halve(torch.autograd.Function):
     def forward(ctx: Any, fine: Tensor, weight: Tensor) -> Tensor:
         """Coarse maps (B, K, H, W)."""
         ctx.save_for_backward(fine, weight)
-        if weight.numel() < LEAST * (fine.shape[2] * fine.shape[3] // 4):
-            return F.conv2d(fine, weight, None, 2, 1)
         return halve(fine, weight)
 
     @staticmethod
@@ -104,8 +100,6 @@ class Double(torch.autograd.Function):
     def forward(ctx: Any, coarse: Tensor, weight: Tensor) -> Tensor:
         """Fine maps (B, C, 2H, 2W)."""
         ctx.save_for_backward(coarse, weight)
-        if weight.numel() < LEAST * (coarse.shape[2] * coarse.shape[3]):
-            return F.conv_transpose2d(coarse, weight, None, 2, 1)
         return double(coarse, weight)
 
     @staticmethod
