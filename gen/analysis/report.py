@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.analysis.results import SIGNIFICANT
-from gen.files import write_atomically
+from gen.files import remove_unfinished, write_atomically
 from gen.signals import uninterrupted
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gen.analysis.results import LatticeLine, Measurement, PeriodDifference
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
+UNFINISHED = "<p>This report was never finished. Run its command again.</p>"
 THUMBNAIL_SIDE = 256
 _OURS = re.compile(
     r"((levels|history|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
@@ -68,7 +69,8 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: is a file; a report is a folder")
     index = folder / "index.html"
     earlier = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
-    if any(folder.iterdir()) and not earlier:
+    begun = (path.name.startswith(f".{index.name}.") for path in folder.iterdir())
+    if not all(begun) and not earlier:
         raise ValueError(f"{folder}: holds other files; give a new or empty folder")
 
 
@@ -99,6 +101,9 @@ def write_report(
     page = render(measurement, pictures, samples, title, command, more)
     with uninterrupted():  # a report is there as a whole or not at all
         folder.mkdir(parents=True, exist_ok=True)
+        # Of a process that is killed here, the page says so, and marks the folder as ours.
+        write_atomically(folder / "index.html", f"{MARK}\n{UNFINISHED}\n".encode())
+        remove_unfinished(folder)
         for old in folder.iterdir():
             if _OURS.fullmatch(old.name):
                 old.unlink()

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import pickle
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -174,6 +176,39 @@ def test_only_our_own_folders_are_written_to(tmp_path, written, compared):
     with pytest.raises(ValueError, match="is a file"):
         check_folder(tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+from gen.analysis.report import write_report
+left = int(sys.argv[3])
+def look(event, arguments):
+    global left
+    if event == "os.rename" and sys.argv[2] in str(arguments[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+measurement = pickle.loads(Path(sys.argv[1]).read_bytes())
+sys.addaudithook(look)
+write_report(measurement, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 4])
+def test_a_report_that_was_killed_is_written_anew(tmp_path, compared, renamed):
+    """Killed before the first, second or fifth file has its name."""
+    (tmp_path / "numbers").write_bytes(pickle.dumps(compared))
+    arguments = (tmp_path / "numbers", tmp_path / "report", renamed + 1)
+    result = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    names = [path.name for path in (tmp_path / "report").iterdir()]
+    assert len(names) == renamed + 1 and sum(name.endswith(".tmp") for name in names) == 1
+    if renamed:
+        assert "never finished" in (tmp_path / "report" / "index.html").read_text()
+    page = write_report(compared, tmp_path / "report")
+    assert "never finished" not in page.read_text()
+    assert not list(page.parent.glob(".*"))
 
 
 def test_a_new_report_takes_the_old_pictures_along(tmp_path, compared):
