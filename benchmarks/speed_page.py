@@ -39,12 +39,11 @@ one thread on a busy machine.
 - **Training**: `channels_last`, frozen players, fused Adam; metrics stay on the device until they
   are logged. `--precision bf16` on a processor that multiplies bf16 itself. Layers with many
   weights and small maps train as matrix products of our own (`models/strided.py`), where oneDNN
-  takes 1.3–1.5 times as long in fp32 and 2–5 times in bf16: of alternating steps at 64×64 the
-  tenth percentile is 472 ms instead of 658 in bf16 and 1,342 instead of 1,491 in fp32. Other
-  layers keep oneDNN's, which is as fast there. Gradients of the last map keep its memory order,
-  which is a twentieth of a step in bf16 at 32×32. The example needs as many products as we do: it
-  draws images once per step, we draw them anew for the generator's turn, and that is the pass which
-  frozen weights save. Not in, since they buy nothing or next to it: malloc settings that keep
+  takes 1.3–1.5 times as long in fp32 and 2–5 times in bf16: before it the rows of 64×64 stood at
+  2.54× in bf16 and 1.06× in fp32. Other layers keep oneDNN's. Gradients of the last map keep its
+  memory order, which is a twentieth of a step in bf16 at 32×32. The example needs as many products
+  as we do: it draws images once per step, we draw them anew for the generator's turn, and that is
+  the pass which frozen weights save. Not in, since they buy nothing or next to it: malloc settings that keep
   memory (the system takes under 3 % of a step), torch.compile, the image's own layer as interleaved
   convolutions (faster forward, slower backward).
 - **Sampling**: `sample.py --fast fp32|bf16` folds batch norm into the weights, computes the stem
@@ -90,22 +89,22 @@ one thread on a busy machine.
 ## Where a step's time goes
 
 `python benchmarks/step_profile.py --precision fp32` and `bf16`: 32×32, width 32, batch 64, one
-thread, in % of a step of 1,594 and 1,928 operations.
+thread, in % of a step of 1,594 and 1,791 operations.
 
 | | fp32 | bf16 |
 |---|---|---|
-| convolutions and matrix products | 71.9 | 49.4 |
-| batch norm | 8.5 | 10.1 |
-| activations | 7.9 | 13.2 |
-| copies, casts, patches | 1.9 | 7.6 |
-| optimizer | 1.7 | 2.5 |
-| data | 0.8 | 1.4 |
-| norms of gradients and weights | 0.4 | 1.2 |
-| average of weights | 0.2 | 0.7 |
-| all else: starting operations, losses | 6.7 | 14.0 |
+| convolutions and matrix products | 74.9 | 59.2 |
+| activations | 6.7 | 12.3 |
+| batch norm | 8.1 | 9.7 |
+| copies, casts, patches | 2.1 | 4.9 |
+| optimizer | 1.5 | 2.6 |
+| data | 0.9 | 1.5 |
+| norms of gradients and weights | 0.5 | 0.9 |
+| average of weights | 0.3 | 0.5 |
+| all else: starting operations, losses | 5.0 | 8.4 |
 
-In bf16 half a step is no matrix product. What a user has beyond the networks, averages, norms and
-data, is 3 % of it.
+In bf16 two fifths of a step are no matrix product. What a user has beyond the networks, averages,
+norms and data, is 3 % of it.
 
 ## Precision
 
