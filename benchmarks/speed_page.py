@@ -43,9 +43,9 @@ one thread on a busy machine.
   2.54× in bf16 and 1.06× in fp32. Other layers keep oneDNN's. Gradients of the last map keep its
   memory order, which is a twentieth of a step in bf16 at 32×32. The example needs as many products
   as we do: it draws images once per step, we draw them anew for the generator's turn, and that is
-  the pass which frozen weights save. Not in, since they buy nothing or next to it: malloc settings that keep
-  memory (the system takes under 3 % of a step), torch.compile, the image's own layer as interleaved
-  convolutions (faster forward, slower backward).
+  the pass which frozen weights save. Not in, since they buy nothing or next to it: malloc
+  settings that keep memory (the system takes under 3 % of a step), torch.compile, the image's own
+  layer as interleaved convolutions (faster forward, slower backward).
 - **Sampling**: `sample.py --fast fp32|bf16` folds batch norm into the weights, computes the stem
   as one matrix product in the right memory order and the last layer as four interleaved
   convolutions. fp32 stays within 1e-5 of the plain decoder and bf16 within 4 grey levels on
