@@ -30,7 +30,7 @@ class HalvingConv2d(nn.Conv2d):
         if (height | width) & 1 or not trains_by_product(self, height * width // 4):
             return super().forward(maps)
         dtype = precision(maps)
-        return Halve.apply(maps.to(dtype), self.weight.to(dtype))
+        return Strided.apply(maps.to(dtype), self.weight.to(dtype), False)
 
 
 class DoublingConv2d(nn.ConvTranspose2d):
@@ -49,7 +49,7 @@ class DoublingConv2d(nn.ConvTranspose2d):
         if output_size or not trains_by_product(self, height * width):
             return super().forward(maps, output_size)
         dtype = precision(maps)
-        return Double.apply(maps.to(dtype), self.weight.to(dtype))
+        return Strided.apply(maps.to(dtype), self.weight.to(dtype), True)
 
 
 def precision(maps: Tensor) -> torch.dtype:
@@ -69,47 +69,30 @@ def trains_by_product(layer: nn.Module, pixels: int) -> bool:
     )
 
 
-class Halve(torch.autograd.Function):
-    """conv2d(maps, weight), k4 s2 p1: fine maps (B, C, 2H, 2W), weight (K, C, 4, 4) → coarse ones.
+class Strided(torch.autograd.Function):
+    """The k4 s2 p1 convolution between fine maps (B, C, 2H, 2W) and coarse ones (B, K, H, W).
 
-    Three sums over the same products, so that each is the gradient of the others: this, `Double`
-    and `weight_gradient`.
+    Weight (K, C, 4, 4). conv2d halves fine maps, conv_transpose2d doubles coarse ones: sums over
+    the same products, so that each is the gradient of the other and `weight_gradient` of both.
     """
 
     @staticmethod
-    def forward(ctx: Any, fine: Tensor, weight: Tensor) -> Tensor:
-        """Coarse maps (B, K, H, W)."""
-        ctx.save_for_backward(fine, weight)
-        return halve(fine, weight)
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, doubles: bool) -> Tensor:
+        """Coarse maps of fine ones, or fine maps of coarse ones where it `doubles`."""
+        ctx.save_for_backward(maps, weight)
+        ctx.doubles = doubles
+        return (double if doubles else halve)(maps, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Gradients of maps and weight; can be differentiated again."""
-        fine, weight = ctx.saved_tensors
-        to_maps, to_weight = ctx.needs_input_grad
+        maps, weight = ctx.saved_tensors
+        to_maps, to_weight, _ = ctx.needs_input_grad
+        fine, coarse = (gradient, maps) if ctx.doubles else (maps, gradient)
         return (
-            Double.apply(gradient, weight) if to_maps else None,
-            weight_gradient(fine, gradient) if to_weight else None,
-        )
-
-
-class Double(torch.autograd.Function):
-    """conv_transpose2d(maps, weight), k4 s2 p1: coarse maps (B, K, H, W) → fine ones."""
-
-    @staticmethod
-    def forward(ctx: Any, coarse: Tensor, weight: Tensor) -> Tensor:
-        """Fine maps (B, C, 2H, 2W)."""
-        ctx.save_for_backward(coarse, weight)
-        return double(coarse, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients of maps and weight; can be differentiated again."""
-        coarse, weight = ctx.saved_tensors
-        to_maps, to_weight = ctx.needs_input_grad
-        return (
-            Halve.apply(gradient, weight) if to_maps else None,
-            weight_gradient(gradient, coarse) if to_weight else None,
+            Strided.apply(gradient, weight, not ctx.doubles) if to_maps else None,
+            weight_gradient(fine, coarse) if to_weight else None,
+            None,
         )
 
 

@@ -29,7 +29,6 @@ def names_in(folder):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from gen import distributed, signals
 from gen.files import append, write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
