@@ -22,10 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import peers  # noqa: E402
 
-from gen.analysis import calibrate  # noqa: E402
-from gen.analysis.calibrate import Draw, auc  # noqa: E402
+from benchmarks.accuracy import calibrate  # noqa: E402
+from benchmarks.accuracy.calibrate import Draw, auc  # noqa: E402
+from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject  # noqa: E402
 from gen.analysis.checkerboard import measure  # noqa: E402
-from gen.analysis.grids import PATTERNS, dead_leaves, inject  # noqa: E402
 
 CORNER, ROWS, WAVE = (0.5, 0.5), (0.5, 0.0), (0.0, 0.25)
 

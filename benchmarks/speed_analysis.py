@@ -11,8 +11,8 @@ import torch
 from scipy.fft import dctn
 from timing import Row, alternate
 
+from benchmarks.accuracy.grids import dead_leaves
 from gen.analysis.cores import chunk_length, over_cores
-from gen.analysis.grids import dead_leaves
 from gen.analysis.spectrum import Spectrum
 from gen.data.datasets import load_dataset
 from gen.data.decode import decode, list_images

@@ -160,7 +160,7 @@ def calibration_rows(
     """Yield the calibration table of a user's own images, row by row as it is computed.
 
     Luma of random crops is measured as it is, with known grids and under confounds: see
-    `gen.analysis.calibrate` for what each number means.
+    `benchmarks.accuracy.calibrate` for what each number means.
 
     Args:
         path: Images without a grid, as `open_stream` takes them.
@@ -170,7 +170,7 @@ def calibration_rows(
         limit: Images to read.
         skip_bad: Leave unreadable files out, and say so on stderr.
     """
-    from gen.analysis import calibrate
+    from benchmarks.accuracy import calibrate
 
     stream = open_stream(path, Selection(channels=1, max_images=limit, skip_bad=skip_bad))
     size = tuple(min(side, length) for length in stream.shape[1:])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gen.analysis.calibrate import crops
-from gen.analysis.grids import dead_leaves
+from benchmarks.accuracy.calibrate import crops
+from benchmarks.accuracy.grids import dead_leaves
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

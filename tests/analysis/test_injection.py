@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from gen.analysis.calibrate import line_at
+from benchmarks.accuracy.calibrate import line_at
+from benchmarks.accuracy.grids import PATTERNS, coefficient, inject
 from gen.analysis.checkerboard import Meter, measure
-from gen.analysis.grids import PATTERNS, coefficient, inject
 
 # Pattern, period, its strongest line, and the statistic's mode.
 GRIDS = {

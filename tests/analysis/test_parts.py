@@ -9,15 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gen.analysis.calibrate import (
-    auc,
-    crops,
-    detection_level,
-    injection,
-    specificity,
-)
+from benchmarks.accuracy.calibrate import auc, crops, detection_level, injection, specificity
+from benchmarks.accuracy.grids import PATTERNS, coefficient, inject
 from gen.analysis.checkerboard import Meter
-from gen.analysis.grids import PATTERNS, coefficient, inject
 from gen.analysis.lattice import degrees, lattice_lines, near_lattice, neighbors, to_bin
 from gen.analysis.spectrum import Spectrum, radial_distance, radial_rings
 from gen.analysis.statistics import detectable, f_test, holm, interval, noncentrality

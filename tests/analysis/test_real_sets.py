@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gen.analysis.calibrate import crops, line_at, null
+from benchmarks.accuracy.calibrate import crops, line_at, null
 from gen.analysis.checkerboard import measure
 
 

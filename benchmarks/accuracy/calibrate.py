@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.grids import PATTERNS, Images, coefficient, inject
 from gen.analysis.checkerboard import measure
-from gen.analysis.grids import PATTERNS, Images, coefficient, inject
 from gen.analysis.results import LatticeLine, Measurement
 
 Draw = Callable[[np.random.Generator, int], Images]  # n images (n, C, H, W), grey levels 0 … 255
