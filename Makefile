@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	@echo 'For the CPU-only build (under 1 GB) see "Install" in README.md.'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install $(PIP_ARGS) -e '.[dev]'
-	$(RUN) -m gen.preflight
+	$(RUN) -m gen.system.preflight
 	@touch $@
 
 demo: $(STAMP)  ## train a DCGAN and a VAE, sample both, measure their checkerboards

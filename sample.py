@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from gen import distributed
 from gen.commands.output import check_file, say
 from gen.options import Command, GroupedOption, Label, Number, Seeds
+from gen.system import distributed
 
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from gen import distributed
 from gen.commands.output import say
 from gen.config import MODELS, EnlargingConfig, RunConfig, SegmenterConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_config, read_overrides
+from gen.system import distributed
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}
 

@@ -19,12 +19,12 @@ from torchvision.utils import save_image
 
 from gen.config import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
-from gen.files import read_rows
 from gen.images import encode, to_float
 from gen.sampling import decode_latents, draw_latents
 from gen.sampling.fast import FastDecoder
 from gen.sampling.sources import Source
 from gen.sampling.write import Targets, write_images
+from gen.system.files import read_rows
 from gen.training.loop import Trainer
 from models.decoder import Decoder
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gen.analysis.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION  # noqa: E402
-from gen.files import write_atomically  # noqa: E402
+from gen.system.files import write_atomically  # noqa: E402
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PERIODS = ("2", "4")

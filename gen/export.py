@@ -153,10 +153,10 @@ def export(
     except FileExistsError as error:
         raise click.UsageError(f"--outdir {error}") from error
     from gen.card import SAMPLES, logged, write_card
-    from gen.files import write_atomically
     from gen.images import make_grid, save_png
     from gen.measuring import measure_path
     from gen.sampling import open_run, sample_images
+    from gen.system.files import write_atomically
 
     given = open_run(source, ema=ema, device="cpu")
     if reference and not given.draws:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gen.files import write_atomically
+from gen.system.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gen import distributed
 from gen.analysis.checkerboard import FEW, PERIODS, Meter, measure
 from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
+from gen.system import distributed
 from gen.training.checkpoint import is_run
 
 THUMBNAILS = 24

@@ -15,9 +15,9 @@ from typing import Any, get_origin, get_type_hints
 
 import click
 
-from gen import distributed
 from gen.config import Checked, RunConfig
-from gen.signals import interruptible
+from gen.system import distributed
+from gen.system.signals import interruptible
 
 
 class Size(click.ParamType):

@@ -14,12 +14,12 @@ import torch
 from click.testing import CliRunner
 
 import sample
-from gen import distributed
 from gen.config import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
 from gen.data.stream import Selection, Sheet
 from gen.measuring import measure_path
+from gen.system import distributed
 from gen.training import objectives
 from gen.training.checkpoint import load_checkpoint
 from gen.training.data import open_dataset

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.distributed import TCPStore
 
-from gen import distributed
+from gen.system import distributed
 from gen.training.checkpoint import load_checkpoint
 from gen.training.data import check_batch_size
 from gen.training.loop import Trainer

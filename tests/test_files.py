@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gen import distributed, signals
-from gen.files import append, held, read_rows, remove_unfinished, write_atomically
-from gen.signals import caught_signals, interruptible, uninterrupted
+from gen.system import distributed, signals
+from gen.system.files import append, held, read_rows, remove_unfinished, write_atomically
+from gen.system.signals import caught_signals, interruptible, uninterrupted
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
@@ -29,7 +29,7 @@ def names_in(folder):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from gen.files import append, write_atomically
+from gen.system.files import append, write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     {call}(Path(sys.argv[1]), b"x" * 1200)
@@ -81,7 +81,9 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
-    script = "import sys, time; from gen.files import atomic_file\nwith atomic_file(sys.argv[1])"
+    script = (
+        "import sys, time; from gen.system.files import atomic_file\nwith atomic_file(sys.argv[1])"
+    )
     script += " as file:\n    file.write(b'half'); print('now', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, str(tmp_path / "file.pt")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
@@ -104,7 +106,7 @@ def test_rows_add_up_and_a_torn_one_is_none(tmp_path):
 
 
 def test_a_directory_is_held_by_one_and_let_go_of_by_the_dead(tmp_path):
-    script = "import sys, time; from pathlib import Path; from gen.files import held\n"
+    script = "import sys, time; from pathlib import Path; from gen.system.files import held\n"
     script += "with held(Path(sys.argv[1])): print('now', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
@@ -165,7 +167,9 @@ def test_a_library_that_catches_everything_on_import_does_not_swallow_a_signal(t
         "import os, signal\n"
         "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    import json\nexcept:\n    pass\n"
     )
-    script = "from gen.signals import interruptible\nwith interruptible():\n    import careless\n"
+    script = (
+        "from gen.system.signals import interruptible\nwith interruptible():\n    import careless\n"
+    )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True

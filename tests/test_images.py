@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gen.files import write_atomically
 from gen.images import encode, encode_gif, make_grid, save_png, to_float, to_uint8
+from gen.system.files import write_atomically
 
 
 def test_every_grey_level_survives_the_round_trip():

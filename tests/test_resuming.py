@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import train
-from gen.files import held
+from gen.system.files import held
 from gen.training.checkpoint import load_checkpoint, run_checkpoints
 from tests.equality import run_differences
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def preflight(path=None):
     environment = {**os.environ, "PYTHONPATH": str(path or "")}
-    command = [sys.executable, "-m", "gen.preflight"]
+    command = [sys.executable, "-m", "gen.system.preflight"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gen.files import read_rows
+from gen.system.files import read_rows
 
 _MONITOR = "checkerboard/"
 Rows = list[dict[str, float]]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.analysis.results import SIGNIFICANT
-from gen.files import remove_unfinished, write_atomically
-from gen.signals import uninterrupted
+from gen.system.files import remove_unfinished, write_atomically
+from gen.system.signals import uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np

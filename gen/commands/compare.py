@@ -24,7 +24,7 @@ def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Pat
     measured = {label: _measurement(path, num, skip) for label, path in _labels(paths).items()}
     click.echo(table(measured))
     if plot:
-        from gen.files import write_atomically
+        from gen.system.files import write_atomically
 
         write_atomically(plot, draw(measured))
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen import distributed
 from gen.commands.output import check_file, say, write_json
 from gen.options import LEVEL, Color, Command, GroupedOption, Periods, Size
+from gen.system import distributed
 
 if TYPE_CHECKING:
     pass

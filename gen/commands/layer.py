@@ -71,7 +71,7 @@ def plot_overlap(found: Overlap, title: str, path: Path) -> None:
 
     from matplotlib.figure import Figure
 
-    from gen.files import write_atomically
+    from gen.system.files import write_atomically
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gen import distributed
+from gen.system import distributed
 
 
 def say(text: str, err: bool = True) -> None:
@@ -44,7 +44,7 @@ def check_file(
 
 def write_json(plain: dict[str, Any], target: str, indent: int | None = 2) -> None:
     """Write to a file, whole or not at all, or to stdout for `-`; NaN is an error, not JSON."""
-    from gen.files import write_atomically
+    from gen.system.files import write_atomically
 
     text = json.dumps(plain, indent=indent, allow_nan=False)
     if target == "-":

@@ -34,9 +34,9 @@ def repair_model(
     for path in (output, picture):
         check_file("-o", path, new=True)
     from gen.analysis.repair import repair
-    from gen.files import write_atomically
     from gen.images import make_grid, save_png
     from gen.networks import open_network
+    from gen.system.files import write_atomically
 
     opened = open_network(source, factory, script)
     found = repair(opened.network, opened.draw(num), target, value_range)

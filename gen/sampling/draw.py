@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gen.config import RunConfig
-from gen.device import pick_device
 from gen.images import to_uint8
+from gen.system.device import pick_device
 from gen.training.checkpoint import (
     CheckpointError,
     check_content,
@@ -82,7 +82,7 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
         path: a run directory (its newest checkpoint is taken), a checkpoint file or an exported
             folder; also a DCGAN generator's state dict in the layout of PyTorch's example.
         ema: take the moving average of the weights instead of the last ones.
-        device: as in `gen.device.pick_device`.
+        device: as in `gen.system.device.pick_device`.
 
     Raises:
         CheckpointError: missing, damaged or foreign, or weights that are not finite.

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.files import atomic_file, write_atomically
 from gen.images import encode, encode_gif, make_grid
+from gen.system.files import atomic_file, write_atomically
 
 Add = Callable[[int, Tensor], None]
 Shape = tuple[int, int, int]  # C, H, W

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen import distributed
-from gen.signals import caught_signals
-from gen.training.log import Progress, Silence
+from gen.system import distributed
+from gen.system.progress import Progress, Silence
+from gen.system.signals import caught_signals
 
 from .sources import Source
 from .targets import Add, Folder, Shape, animation, array, sheet

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from gen import distributed
 from gen.config import RunConfig
-from gen.files import write_atomically
+from gen.system import distributed
+from gen.system.files import write_atomically
 
 FORMAT = 1
 EXPORTED = "model.safetensors"

@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from gen import distributed
 from gen.config import ClassifierConfig, RunConfig, SegmenterConfig
 from gen.data.datasets import (
     DATASETS,
@@ -16,6 +15,7 @@ from gen.data.datasets import (
     natural_classes,
     natural_mask_classes,
 )
+from gen.system import distributed
 
 VALIDATION = 256
 

@@ -12,16 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gen import distributed
 from gen.config import RunConfig
 from gen.data.datasets import Batch, Dataset
 from gen.data.sampler import batches
-from gen.files import held, remove_unfinished, write_atomically
 from gen.images import to_float, to_uint8
-from gen.signals import caught_signals
+from gen.system import distributed
+from gen.system.files import held, remove_unfinished, write_atomically
+from gen.system.progress import Progress, Silence
+from gen.system.signals import caught_signals
+from gen.training.log import RunLog, write_status
 
 from .health import warnings
-from .log import Progress, RunLog, Silence, write_status
 from .objectives import Metrics, Objective, Phase
 from .state import State
 from .tally import Watch

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gen.config import RunConfig
-from gen.files import write_atomically
+from gen.system.files import write_atomically
 
 from .checkpoint import EXPORTED, FORMAT, CheckpointError
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gen import distributed
 from gen.config import RunConfig
 from gen.data.datasets import Dataset
 from gen.data.sampler import noise_seed
-from gen.device import pick_device
+from gen.system import distributed
+from gen.system.device import pick_device
 from models.build import build_modules
 
 from .checkpoint import fitting, save_checkpoint

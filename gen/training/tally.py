@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gen import distributed
+from gen.system import distributed
 
 _NEVER = 2**62  # a step that no run reaches
 

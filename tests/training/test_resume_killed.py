@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import train
 from benchmarks.soak import Soak
-from gen.files import read_rows
+from gen.system.files import read_rows
 from tests.equality import run_differences
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from gen.files import read_rows
+from gen.system.files import read_rows
 from gen.training.checkpoint import load_checkpoint, run_checkpoints
 from gen.training.log import RunLog
 from gen.training.loop import Trainer, train_step

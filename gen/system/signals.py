@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from gen import distributed
+from gen.system import distributed
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 ECHO = 2.0  # seconds in which several processes may be sent one signal twice

@@ -1,4 +1,4 @@
-"""Check that torch and torchvision import together: `python -m gen.preflight`."""
+"""Check that torch and torchvision import together: `python -m gen.system.preflight`."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gen import distributed
+from gen.system import distributed
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,51 @@
+"""Progress on a terminal or in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line every ten seconds; one at each snapshot."""
+
+    def __init__(self, total: int, start: int, unit: str) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=total,
+            initial=start,
+            unit=unit,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+        self.total, self.unit, self.printed = total, unit, time.monotonic()
+
+    def advance(self) -> None:
+        """One step further."""
+        self.bar.update()
+
+    def show(self, step: int, values: dict[str, float], lasting: bool = False) -> None:
+        """The latest numbers beside the bar, or on a line of their own, where they are to last."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.bar.set_postfix_str(text, refresh=False)
+        now = time.monotonic()
+        if lasting or (self.bar.disable and (now - self.printed >= 10 or step == self.total)):
+            self.say(f"{self.unit} {step}/{self.total}  {text}".rstrip())
+            self.printed = now
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.close()
+
+
+class Silence:
+    """Log and progress of processes beside the first, which leave both to it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: None
