@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from gen.commands.output import say
-from gen.config import MODELS, EnlargingConfig, RunConfig, SegmenterConfig
+from gen.config.networks import EnlargingConfig, SegmenterConfig
+from gen.config.run import MODELS, RunConfig
 from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_config, read_overrides
 from gen.system import distributed
 

@@ -96,7 +96,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
     """A checkpoint of each model, and weights in the layout of PyTorch's example."""
     import torch
 
-    from gen.config import MODELS, RunConfig
+    from gen.config.run import MODELS, RunConfig
     from gen.data.datasets import load_dataset
     from gen.training.loop import Trainer
     from models.dcgan import ExampleGenerator
@@ -121,7 +121,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
 def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Configurations, a measurement and a log."""
     from gen.analysis.checkerboard import measure
-    from gen.config import MODELS, RunConfig
+    from gen.config.run import MODELS, RunConfig
 
     for model in MODELS:
         plain = RunConfig.from_dict({"model": {"model": model}}).to_dict()

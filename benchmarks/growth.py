@@ -65,7 +65,7 @@ def step_seconds(width: int) -> float:
     """Seconds of a training step at 32×32, batch 64, fp32."""
     import contextlib
 
-    from gen.config import RunConfig
+    from gen.config.run import RunConfig
     from gen.data.datasets import Batch
     from gen.training.loop import train_step
     from gen.training.objectives import build_objective

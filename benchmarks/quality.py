@@ -28,7 +28,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.config import RunConfig  # noqa: E402
+from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, load_dataset  # noqa: E402
 from gen.images import to_float  # noqa: E402
 from gen.sampling import load, open_run, sample_batches  # noqa: E402

@@ -27,7 +27,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gen.config import MODELS  # noqa: E402
+from gen.config.run import MODELS  # noqa: E402
 from gen.sampling import load, sample_images  # noqa: E402
 from gen.training.checkpoint import read_file, run_checkpoints  # noqa: E402
 from tests.equality import content_differences, rows, run_differences  # noqa: E402

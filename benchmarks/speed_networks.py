@@ -17,7 +17,7 @@ import torch
 from timing import Clock, Row, alternate
 from torchvision.utils import save_image
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
 from gen.images import encode, to_float
 from gen.sampling import decode_latents, draw_latents

@@ -19,7 +19,7 @@ from torch.profiler import profile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from gen.config import RunConfig  # noqa: E402
+from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Batch, Dataset, load_dataset  # noqa: E402
 from gen.training.loop import Trainer  # noqa: E402
 

@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 from gen.analysis.checkerboard import Meter  # noqa: E402
 from gen.analysis.repair import repair  # noqa: E402
 from gen.analysis.results import Measurement  # noqa: E402
-from gen.config import RunConfig  # noqa: E402
+from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402
 from gen.data.sampler import epoch_order  # noqa: E402
 from gen.demo import precision  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from gen.config import MODELS
+from gen.config.run import MODELS
 from gen.options import command_line
 
 if TYPE_CHECKING:

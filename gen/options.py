@@ -15,7 +15,8 @@ from typing import Any, get_origin, get_type_hints
 
 import click
 
-from gen.config import Checked, RunConfig
+from gen.config.fields import Checked
+from gen.config.run import RunConfig
 from gen.system import distributed
 from gen.system.signals import interruptible
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resized

@@ -93,7 +93,7 @@ MOST_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gra
 def build_modules(config: Any) -> dict[str, nn.Module]:
     """The initialised networks of `config.model`, by the names a checkpoint knows them by.
 
-    `config` is the model's section of a run, of the class that `gen.config.MODELS` names. Weights
+    `config` is the model's section of a run, of the class that `gen.config.run.MODELS` names. Weights
     are drawn from torch's global RNG.
 
     Raises:

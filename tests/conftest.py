@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gen.config import MODELS, GeneratorConfig, RunConfig
+from gen.config.networks import GeneratorConfig
+from gen.config.run import MODELS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

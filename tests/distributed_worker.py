@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 import sample
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.sampler import batches
 from gen.data.stream import Selection, Sheet

@@ -12,23 +12,23 @@ STANDARD = {"torch", "numpy", "scipy", "matplotlib"}
 ALLOWED = {
     "models": set(),
     "gen/images.py": {"gen.system.files"},
-    "gen/config.py": set(),
+    "gen/config/run.py": set(),
     "gen/system/distributed.py": set(),
     "gen/system/device.py": {"gen.system.distributed"},
     "gen/system/signals.py": {"gen.system.distributed"},
-    "gen/options.py": {"gen.config", "gen.system.distributed", "gen.system.signals"},
+    "gen/options.py": {"gen.config.run", "gen.system.distributed", "gen.system.signals"},
     "gen/data": set(),
     "gen/analysis": {"gen.system.files", "gen.system.signals"},
     "gen/training": {
-        "gen.config", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
+        "gen.config.run", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
         "gen.sampling", "gen.system.signals", "gen.analysis", "models",
     },
     "gen/sampling": {
-        "gen.config", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
+        "gen.config.run", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
         "gen.system.signals", "gen.training.checkpoint", "gen.training.log", "models",
     },
     "gen/predicting.py": {
-        "gen.config", "gen.data", "gen.system.device", "gen.system.files", "gen.images", "gen.sampling",
+        "gen.config.run", "gen.data", "gen.system.device", "gen.system.files", "gen.images", "gen.sampling",
         "gen.training",
     },
     "gen/networks.py": {"gen.predicting", "gen.sampling"},

@@ -18,7 +18,7 @@ import analyze
 import sample
 import train
 from gen import export
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.export import from_pretrained, save_pretrained
 from gen.options import command_line

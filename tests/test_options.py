@@ -19,7 +19,7 @@ import analyze
 import gen.export
 import sample
 import train
-from gen.config import MODELS, RunConfig
+from gen.config.run import MODELS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NEVER = ["nan", "inf", "-inf", str(2**64), str(-(2**64)), "1e999", "9" * 5000, "", "x"]
@@ -112,7 +112,7 @@ def test_the_ends_of_ranges_are_kept_to():
         option = next(p for p in command_of(name).params if flag in p.opts)
         kind = option.type
         if not isinstance(kind, click.types._NumberRangeBase):
-            continue  # rules of gen.config, tested below, or a form of its own
+            continue  # rules of gen.config.run, tested below, or a form of its own
         assert kind.min is not None and kind.max is not None, f"{flag}: a number without end"
         step = 1 if isinstance(kind, click.IntRange) else 1e-6 * max(1, abs(kind.max))
         for value in (kind.min - step, kind.max + step):

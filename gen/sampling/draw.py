@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.images import to_uint8
 from gen.system.device import pick_device
 from gen.training.checkpoint import (

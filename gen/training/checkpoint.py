@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.system import distributed
 from gen.system.files import write_atomically
 

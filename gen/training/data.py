@@ -6,7 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from gen.config import ClassifierConfig, RunConfig, SegmenterConfig
+from gen.config.networks import ClassifierConfig, SegmenterConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import (
     DATASETS,
     Dataset,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import Batch, Dataset
 from gen.data.sampler import batches
 from gen.images import to_float, to_uint8

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.config import (
+from gen.config.objectives import (
     ClassificationConfig,
     GANConfig,
-    RunConfig,
     SegmentationConfig,
     VAEConfig,
     VAEGANConfig,
 )
+from gen.config.run import RunConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 

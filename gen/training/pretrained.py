@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.system.files import write_atomically
 
 from .checkpoint import EXPORTED, FORMAT, CheckpointError

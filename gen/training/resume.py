@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 
 from .checkpoint import CheckpointError, check_content, read_file, read_newest, run_checkpoints
 

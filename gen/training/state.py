@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.data.datasets import Dataset
 from gen.data.sampler import noise_seed
 from gen.system import distributed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from models.build import build_modules
 from models.decoder import Decoder
 

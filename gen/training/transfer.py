@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from models.build import build_modules
 
 from .checkpoint import CheckpointError, load_checkpoint

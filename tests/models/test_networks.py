@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gen.config import KERNEL_SIZES, MODELS, GeneratorConfig, RunConfig
+from gen.config.networks import KERNEL_SIZES, GeneratorConfig
+from gen.config.run import MODELS, RunConfig
 from models.blocks import size_ladder
 from models.build import build_modules
 from models.dcgan import Discriminator

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gen.config import KERNEL_SIZES, FCNConfig, SegmenterConfig
+from gen.config.networks import KERNEL_SIZES, FCNConfig, SegmenterConfig
 from models.build import build_modules
 from models.fcn import FCN, HEADS
 from models.upsample import UPSAMPLERS, interpolate_

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from gen.analysis.phases import balance, phase_gains
-from gen.config import KERNEL_SIZES
+from gen.config.networks import KERNEL_SIZES
 from models.blocks import initialize
 from models.decoder import Decoder
 from models.strided import DoublingConv2d

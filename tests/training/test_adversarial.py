@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.training.loop import Trainer, train_step
 from gen.training.losses import slopes
 from tests.conftest import small_config

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from gen.config import GAN_LOSSES
+from gen.config.objectives import GAN_LOSSES
 from gen.training import losses
 
 

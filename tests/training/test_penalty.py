@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gen.analysis.layers import find_layers
-from gen.config import RunConfig
+from gen.config.run import RunConfig
 from gen.sampling import decoder_of
 from gen.training.loop import Trainer
 from gen.training.penalty import GridPenalty, last_enlarging, layer_gains

@@ -1,0 +1,201 @@
+"""What a run is: frozen dataclasses that check themselves and go to and from plain dicts.
+
+Every field carries its help, unit and rule; `gen.options` makes the command line from them. This
+module imports neither torch nor the networks, so that `--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from dataclasses import dataclass
+from typing import Any
+
+from gen.config.fields import Checked, option
+from gen.config.networks import (
+    AdversarialConfig,
+    ClassifierConfig,
+    FCNConfig,
+    GeneratorConfig,
+    ModelConfig,
+    SegmenterConfig,
+)
+from gen.config.objectives import (
+    ClassificationConfig,
+    GANConfig,
+    ObjectiveConfig,
+    SegmentationConfig,
+    VAEConfig,
+    VAEGANConfig,
+)
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """The images."""
+
+    data: str = option("shapes", "data set by name, or a folder, .npy or .npz file")
+    data_root: str = option("data", "where named sets lie or are downloaded to")
+    flip: bool = option(False, "mirror half of the images left to right")
+    workers: int = option(2, "threads that decode images", low=0, high=256)
+    on_bad_image: str = option(
+        "error", "stop at an unreadable file, or leave it out", choices=("error", "skip")
+    )
+    max_image_pixels: int = option(
+        178_956_970, "larger files are bad images", unit="pixels", low=1, high=2**40
+    )
+    background: tuple[int, int, int] = option(
+        (255, 255, 255), "color under transparent pixels", low=0, high=255
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """The loop."""
+
+    steps: int = option(5000, "total length of the run", unit="steps", low=1, high=10**9)
+    batch_size: int = option(64, "images per step", unit="images", low=2, high=65536)
+    seed: int = option(0, "seed of weights, order and noise", low=0, high=2**63 - 1)
+    ema_half_life: float = option(
+        10_000.0,
+        "half-life of the weight average; 0 averages nothing",
+        unit="images",
+        low=0,
+        high=1e12,
+    )
+    precision: str = option(
+        "fp32",
+        "arithmetic of networks; bf16: twice as fast where the processor multiplies it",
+        choices=("fp32", "bf16"),
+    )
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    compile: bool = option(False, "compile the networks (torch.compile)")
+    channels_last: bool = option(True, "memory format of the networks")
+    snapshot_every: int = option(
+        1000, "checkpoint and sample rhythm", unit="steps", low=1, high=10**9
+    )
+    keep: int = option(
+        3,
+        "newest checkpoints kept beside snapshots 0, 1, 2, 4, 8, …; 0 keeps all",
+        low=0,
+        high=10**9,
+    )
+    log_every: int = option(50, "logging rhythm", unit="steps", low=1, high=10**9)
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """What the command line offers for one model, and where its defaults differ."""
+
+    networks: type[ModelConfig]
+    objective: type[ObjectiveConfig]
+    help: str
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    use: str = "sample.py {run} --grid grid.png"  # what a finished run is for
+
+
+_PREDICT = "sample.py {run} --images DIR --outdir DIR"
+# No average: while a network learns fast, averaged batch-norm statistics do not fit its weights.
+_SEGMENTERS = {"batch_size": 32, "ema_half_life": 0.0, "snapshot_every": 250}
+MODELS: dict[str, ModelKind] = {
+    "dcgan": ModelKind(AdversarialConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
+    "vae": ModelKind(
+        GeneratorConfig,
+        VAEConfig,
+        "Train a convolutional VAE (Kingma and Welling 2014).",
+        {"latent": 20, "batch_size": 128},
+    ),
+    "vaegan": ModelKind(
+        AdversarialConfig,
+        VAEGANConfig,
+        "Train a VAE judged by a GAN's discriminator (Larsen et al. 2016).",
+        {"latent": 64},
+    ),
+    "unet": ModelKind(
+        SegmenterConfig,
+        SegmentationConfig,
+        "Train a U-Net to segment images (Ronneberger et al. 2015).",
+        _SEGMENTERS | {"width": 8, "steps": 300},
+        _PREDICT,
+    ),
+    "fcn": ModelKind(
+        FCNConfig,
+        SegmentationConfig,
+        "Train an FCN to segment images (Long et al. 2015).",
+        _SEGMENTERS | {"width": 16, "steps": 500},
+        _PREDICT,
+    ),
+    "classifier": ModelKind(
+        ClassifierConfig,
+        ClassificationConfig,
+        "Train a classifier, for quality to be measured in its features.",
+        {"width": 32, "batch_size": 128, "steps": 1000},
+        "analyze.py quality RUN --reference DATA --features classifier:{run}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, whole."""
+
+    model: ModelConfig
+    data: DataConfig
+    objective: ObjectiveConfig
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", self.objective.fit(self.model))
+
+    @staticmethod
+    def sections(model: str) -> dict[str, type[Checked]]:
+        """Section name → its dataclass, for one model."""
+        if not isinstance(model, str) or model not in MODELS:
+            names = ", ".join(MODELS)
+            raise ValueError(f"model is {reprlib.repr(model)}; must be one of {names}")
+        return {
+            "model": MODELS[model].networks,
+            "data": DataConfig,
+            "objective": MODELS[model].objective,
+            "training": TrainingConfig,
+        }
+
+    @classmethod
+    def from_dict(
+        cls, values: dict[str, dict[str, Any]], flags: dict[str, Any] | None = None
+    ) -> RunConfig:
+        """Build and check a run from plain values; what is not given takes the model's default.
+
+        Args:
+            values: section → field → value, as in a run's config.json.
+            flags: field → value, over `values` where not None; names are unique over sections.
+
+        Raises:
+            ValueError: a section or key that does not exist, or a value against its rule.
+        """
+        if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+            raise ValueError("a configuration is an object of objects: model, data, …")
+        model = values.get("model", {}).get("model", "dcgan")
+        sections = cls.sections(model)
+        if unknown := sorted(set(values) - set(sections)):
+            raise ValueError(f"unknown {', '.join(unknown)}; sections are {', '.join(sections)}")
+        parts = {}
+        for name, kind in sections.items():
+            fields = [field.name for field in dataclasses.fields(kind)]
+            given = dict(values.get(name, {}))
+            if unknown := sorted(set(given) - set(fields)):
+                raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
+            defaults = {
+                key: MODELS[model].defaults[key] for key in MODELS[model].defaults if key in fields
+            }
+            given |= {key: flags[key] for key in fields if flags and flags.get(key) is not None}
+            parts[name] = kind(**{**defaults, **given})
+        return cls(**parts)
+
+    def with_networks(self, **values: Any) -> RunConfig:
+        """This run with fields of its networks settled, such as channels."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, **values))
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values; `from_dict` gives the same run back."""
+        return dataclasses.asdict(self)
