@@ -14,9 +14,9 @@ from timing import Row, alternate
 from benchmarks.accuracy.grids import dead_leaves
 from gen.analysis.cores import chunk_length, over_cores
 from gen.analysis.spectrum import Spectrum
+from gen.data.batches import batches
 from gen.data.datasets import load_dataset
 from gen.data.decode import decode, list_images
-from gen.data.sampler import batches
 from gen.data.stream import open_stream
 from gen.images import save_png
 

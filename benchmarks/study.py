@@ -38,7 +38,7 @@ from gen.analysis.repair import repair  # noqa: E402
 from gen.analysis.results import Measurement  # noqa: E402
 from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402
-from gen.data.sampler import epoch_order  # noqa: E402
+from gen.data.order import epoch_order  # noqa: E402
 from gen.demo import precision  # noqa: E402
 from gen.features import Features, open_features  # noqa: E402
 from gen.images import to_float, to_uint8  # noqa: E402

@@ -17,7 +17,7 @@ from torch_fidelity import calculate_metrics
 
 from gen.data.datasets import DATASETS, Dataset, load_dataset, natural_channels
 from gen.data.decode import DataError
-from gen.data.sampler import epoch_order
+from gen.data.order import epoch_order
 from gen.data.stream import open_stream
 from gen.features import SEED, Features, open_features
 from gen.sampling import load, sample_images

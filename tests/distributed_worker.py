@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import sample
 from gen.config.run import RunConfig
+from gen.data.batches import batches
 from gen.data.datasets import load_dataset
-from gen.data.sampler import batches
 from gen.data.stream import Selection, Sheet
 from gen.measuring import measure_path
 from gen.system import distributed

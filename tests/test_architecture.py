@@ -72,7 +72,7 @@ def test_no_arrow_points_back(room):
 
 def test_the_test_sees_arrows(tmp_path):
     names = set(imports_of(ROOT / "gen" / "training" / "loop.py"))
-    assert {"gen.data.sampler", "gen.training.state", "gen.training.objectives"} <= names
+    assert {"gen.data.batches", "gen.training.state", "gen.training.objectives"} <= names
 
 
 def test_the_loop_knows_no_models_name():

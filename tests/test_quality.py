@@ -16,7 +16,7 @@ import analyze
 from gen import features
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError
-from gen.data.sampler import epoch_order
+from gen.data.order import epoch_order
 from gen.features import SEED, RandomFeatures, inception_weights
 from gen.quality import measure_quality, open_samples
 from gen.sampling import load, sample_images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gen.data.sampler import hash64
+from gen.data.order import hash64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

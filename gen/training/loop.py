@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gen.config.run import RunConfig
+from gen.data.batches import batches
 from gen.data.datasets import Batch, Dataset
-from gen.data.sampler import batches
 from gen.images import to_float, to_uint8
 from gen.system import distributed
 from gen.system.files import held, remove_unfinished, write_atomically

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gen.config.run import RunConfig
 from gen.data.datasets import Dataset
-from gen.data.sampler import noise_seed
+from gen.data.order import noise_seed
 from gen.system import distributed
 from gen.system.device import pick_device
 from models.build import build_modules

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gen.data import shapes
 from gen.data.arrays import _memory
+from gen.data.batches import batches
 from gen.data.datasets import DATASETS, BadImage, DataError, load_dataset, natural_channels
-from gen.data.sampler import batches
 from gen.data.sources import fit
 from tests.corpus import write_idx
 

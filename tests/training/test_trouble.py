@@ -68,7 +68,7 @@ def first_bad_step(trainer):
 
 
 def test_a_run_that_diverges_stops_at_its_last_good_checkpoint(small_dataset, tmp_path):
-    from gen.data.sampler import batches
+    from gen.data.batches import batches
 
     judge = diverging(tmp_path / "judge", small_dataset)
     judge.dataset_batches = map(judge.to_device, batches(small_dataset, batch_size=8, seed=0))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gen.data.batches import batches
 from gen.data.datasets import Batch, load_dataset
-from gen.data.sampler import batches, epoch_order, flips, hash64, step_indices
+from gen.data.order import epoch_order, flips, hash64, step_indices
 
 
 def test_hash64_is_splitmix64():
