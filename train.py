@@ -54,7 +54,7 @@ def train(
     run, given = new_config(model, config, flags)
     folder, content = None, {}
     if resume == "auto":
-        from gen.training.resume import latest_run
+        from gen.runs.resume import latest_run
 
         found = latest_run(Path(outdir), model, run.data.data)
         resume = str(found) if found else None
@@ -63,7 +63,7 @@ def train(
     if override and not resume:
         raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
-        from gen.training.resume import continued, open_run
+        from gen.runs.resume import continued, open_run
 
         folder, content = open_run(Path(resume))
         try:
@@ -71,7 +71,7 @@ def train(
         except ValueError as error:
             raise click.UsageError(f"--resume {resume}: {error}") from error
     else:
-        from gen.training.data import fit_to_data
+        from gen.runs.data import fit_to_data
 
         run = fit_to_data(run)
     if dry_run:
@@ -79,10 +79,10 @@ def train(
 
         say(describe(run), err=False)
         return
-    from gen.training.data import open_dataset, open_validation
-    from gen.training.log import new_run_folder
+    from gen.runs.data import open_dataset, open_validation
+    from gen.runs.folder import new_run_folder
+    from gen.runs.transfer import fitting_weights
     from gen.training.loop import Trainer
-    from gen.training.transfer import fitting_weights
 
     weights, report = fitting_weights(init_from, run) if init_from else ({}, "")
     if report:

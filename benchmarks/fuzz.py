@@ -268,8 +268,10 @@ def read_image(path: Path) -> str | None:
 
 def read_checkpoint(path: Path) -> str | None:
     """Load a decoder as sample.py does, and a whole run as --resume does."""
+    from gen.commands.inspect import inspect
+    from gen.runs.checkpoint import CheckpointError
+    from gen.runs.open import load_checkpoint
     from gen.sampling import load
-    from gen.training.checkpoint import CheckpointError, inspect, load_checkpoint
 
     looks = [lambda: load(path, device="cpu"), lambda: load_checkpoint(path), lambda: inspect(path)]
     return _looked(looks, (CheckpointError,))

@@ -31,8 +31,8 @@ sys.path.insert(0, str(ROOT))
 from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, load_dataset  # noqa: E402
 from gen.images import to_float  # noqa: E402
+from gen.runs.open import load_checkpoint  # noqa: E402
 from gen.sampling import load, open_run, sample_batches  # noqa: E402
-from gen.training.checkpoint import load_checkpoint  # noqa: E402
 from gen.training.objectives import VAE  # noqa: E402
 from models.build import build_modules  # noqa: E402
 

@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gen.config.run import MODELS  # noqa: E402
+from gen.runs.checkpoint import run_checkpoints  # noqa: E402
+from gen.runs.open import read_file
 from gen.sampling import load, sample_images  # noqa: E402
-from gen.training.checkpoint import read_file, run_checkpoints  # noqa: E402
 from tests.equality import content_differences, rows, run_differences  # noqa: E402
 
 SMALL = ["--size", "16", "--width", "4", "--batch-size", "8", "--device", "cpu", "--flip"]

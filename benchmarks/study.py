@@ -43,9 +43,9 @@ from gen.demo import precision  # noqa: E402
 from gen.features import Features, open_features  # noqa: E402
 from gen.images import to_float, to_uint8  # noqa: E402
 from gen.quality import Images, compare_images  # noqa: E402
+from gen.runs.data import open_dataset  # noqa: E402
 from gen.sampling import decoder_of, draw_latents  # noqa: E402
 from gen.sampling.norm import set_statistics  # noqa: E402
-from gen.training.data import open_dataset  # noqa: E402
 from gen.training.loop import Trainer  # noqa: E402
 from gen.training.summary import count_costs  # noqa: E402
 from models.decoder import Decoder  # noqa: E402

@@ -62,7 +62,7 @@ def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDic
 
 
 def _write(run: Run, folder: Path) -> None:
-    from gen.training.pretrained import write_pretrained
+    from gen.runs.pretrained import write_pretrained
 
     if run.config is None:
         raise ValueError(f"{run.path}: weights from elsewhere, no configuration to export")

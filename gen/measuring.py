@@ -15,8 +15,8 @@ from gen.analysis.lattice import minimum_size
 from gen.analysis.results import Measurement
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
+from gen.runs.open import is_run
 from gen.system import distributed
-from gen.training.checkpoint import is_run
 
 THUMBNAILS = 24
 CALIBRATED = (2, 4)  # periods

@@ -20,10 +20,10 @@ from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resized
 from gen.images import encode_mask, to_float
+from gen.runs.data import load
 from gen.sampling.draw import Run, open_run
 from gen.sampling.targets import Folder, fingerprint
 from gen.training.agreement import margins
-from gen.training.data import load
 
 BATCH = 32
 NARROWEST = 100  # the most that one side of an image may be longer than the other

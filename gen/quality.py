@@ -20,8 +20,8 @@ from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.data.stream import open_stream
 from gen.features import SEED, Features, open_features
+from gen.runs.open import is_run
 from gen.sampling import load, sample_images
-from gen.training.checkpoint import is_run
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance (Bińkowski et al. 2018)
 NEIGHBORS = 3  # of precision and recall (Kynkäänniemi et al. 2019)

@@ -19,10 +19,10 @@ from gen.data.batches import batches
 from gen.data.datasets import load_dataset
 from gen.data.stream import Selection, Sheet
 from gen.measuring import measure_path
+from gen.runs.data import open_dataset
+from gen.runs.open import load_checkpoint
 from gen.system import distributed
 from gen.training import objectives
-from gen.training.checkpoint import load_checkpoint
-from gen.training.data import open_dataset
 from gen.training.loop import Trainer, gradients, train_step
 from gen.training.tally import Means
 from tests.conftest import small_config

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from gen.training.checkpoint import read_file, run_checkpoints
+from gen.runs.checkpoint import run_checkpoints
+from gen.runs.open import read_file
 
 
 def flat(content, prefix=""):

@@ -14,8 +14,8 @@ from torch import nn
 import analyze
 from gen.analysis.history import read_history, since_when
 from gen.analysis.phases import phase_gains
+from gen.runs.open import find_checkpoint
 from gen.sampling import load
-from gen.training.checkpoint import find_checkpoint
 from models.dcgan import ExampleGenerator
 
 ROOT = Path(__file__).resolve().parents[1]

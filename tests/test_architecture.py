@@ -25,7 +25,7 @@ ALLOWED = {
     },
     "gen/sampling": {
         "gen.config.run", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
-        "gen.system.signals", "gen.training.checkpoint", "gen.training.log", "models",
+        "gen.system.signals", "gen.runs.checkpoint", "gen.training.log", "models",
     },
     "gen/predicting.py": {
         "gen.config.run", "gen.data", "gen.system.device", "gen.system.files", "gen.images", "gen.sampling",
@@ -34,11 +34,11 @@ ALLOWED = {
     "gen/networks.py": {"gen.predicting", "gen.sampling"},
     "gen/measuring.py": {
         "gen.analysis", "gen.data", "gen.system.distributed", "gen.predicting", "gen.sampling",
-        "gen.training.checkpoint",
+        "gen.runs.checkpoint",
     },
     "gen/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},
     "gen/quality.py": {
-        "gen.data", "gen.features", "gen.sampling", "gen.training.checkpoint",
+        "gen.data", "gen.features", "gen.sampling", "gen.runs.checkpoint",
     },
 }  # fmt: skip
 

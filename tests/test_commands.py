@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import train
-from gen.training.checkpoint import load_checkpoint
+from gen.runs.open import load_checkpoint
 from tests.conftest import timed
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch.distributed import TCPStore
 
+from gen.runs.data import check_batch_size
+from gen.runs.open import load_checkpoint
 from gen.system import distributed
-from gen.training.checkpoint import load_checkpoint
-from gen.training.data import check_batch_size
 from gen.training.loop import Trainer
 from tests import distributed_worker
 from tests.conftest import small_config

@@ -18,14 +18,15 @@ import analyze
 import sample
 import train
 from gen import export
+from gen.commands.inspect import inspect
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.export import from_pretrained, save_pretrained
 from gen.options import command_line
+from gen.runs.checkpoint import CheckpointError
+from gen.runs.pretrained import digest
 from gen.sampling import draw_latents, load, open_run, sample_images
-from gen.training.checkpoint import CheckpointError, inspect
 from gen.training.loop import Trainer
-from gen.training.pretrained import digest
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[1]

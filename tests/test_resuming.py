@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import train
+from gen.runs.checkpoint import run_checkpoints
+from gen.runs.open import load_checkpoint
 from gen.system.files import held
-from gen.training.checkpoint import load_checkpoint, run_checkpoints
 from tests.equality import run_differences
 
 SMALL = ["--size", "16", "--width", "4", "--latent", "4", "--batch-size", "8", "--device", "cpu"]

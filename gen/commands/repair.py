@@ -70,7 +70,8 @@ def repaired_file(source: Path, found: Repair) -> bytes:
     """The file with the new weight: in a run's averaged weights, or in the state dict."""
     import torch
 
-    from gen.training.checkpoint import find_checkpoint, read_file, state_dict_in
+    from gen.runs.checkpoint import state_dict_in
+    from gen.runs.open import find_checkpoint, read_file
 
     content = read_file(find_checkpoint(source))
     weights = content if state_dict_in(content) else content["ema"]

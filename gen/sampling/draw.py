@@ -12,14 +12,9 @@ from torch import Tensor, nn
 
 from gen.config.run import RunConfig
 from gen.images import to_uint8
+from gen.runs.checkpoint import CheckpointError, check_content, fitting, state_dict_in
+from gen.runs.open import read_newest
 from gen.system.device import pick_device
-from gen.training.checkpoint import (
-    CheckpointError,
-    check_content,
-    fitting,
-    read_newest,
-    state_dict_in,
-)
 from models.build import build_modules
 from models.dcgan import ExampleGenerator
 from models.decoder import Decoder

@@ -16,11 +16,12 @@ from gen.config.run import RunConfig
 from gen.data.batches import batches
 from gen.data.datasets import Batch, Dataset
 from gen.images import to_float, to_uint8
+from gen.runs.folder import write_status
 from gen.system import distributed
 from gen.system.files import held, remove_unfinished, write_atomically
 from gen.system.progress import Progress, Silence
 from gen.system.signals import caught_signals
-from gen.training.log import RunLog, write_status
+from gen.training.log import RunLog
 
 from .health import warnings
 from .objectives import Metrics, Objective, Phase

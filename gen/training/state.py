@@ -13,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gen.config.run import RunConfig
 from gen.data.datasets import Dataset
 from gen.data.order import noise_seed
+from gen.runs.checkpoint import fitting, save_checkpoint
 from gen.system import distributed
 from gen.system.device import pick_device
 from models.build import build_modules
 
-from .checkpoint import fitting, save_checkpoint
 from .objectives import build_objective
 from .tally import Means, Watch
 

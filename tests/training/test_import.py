@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from torch import nn
 
 import sample
+from gen.commands.inspect import inspect
+from gen.runs.checkpoint import CheckpointError
+from gen.runs.open import find_checkpoint
 from gen.sampling import draw_latents, load, sample_images
-from gen.training.checkpoint import CheckpointError, find_checkpoint, inspect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +98,7 @@ def test_inspect_names_a_run(finished_run):
 
 
 def test_inspect_from_the_shell(tmp_path):
-    command = [sys.executable, "-W", "error", "-m", "gen.training.checkpoint", "inspect"]
+    command = [sys.executable, "-W", "error", "-m", "gen.runs.checkpoint", "inspect"]
     run = subprocess.run([*command, tmp_path / "no"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines() == [
         f"Error: {tmp_path / 'no'}: no such run or checkpoint"

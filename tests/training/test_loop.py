@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from gen.images import to_float
-from gen.training.checkpoint import load_checkpoint
+from gen.runs.open import load_checkpoint
 from gen.training.loop import Trainer, train_step
 from tests.conftest import small_config
 from tests.equality import content_differences

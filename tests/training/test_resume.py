@@ -11,7 +11,7 @@ from PIL import Image
 
 import gen.training.loop as loop
 from gen.data.datasets import load_dataset
-from gen.training.checkpoint import load_checkpoint
+from gen.runs.open import load_checkpoint
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 from tests.equality import content_differences, rows, run_differences

@@ -4,9 +4,9 @@ import torch
 from click.testing import CliRunner
 
 import train
-from gen.training.checkpoint import load_checkpoint
+from gen.runs.open import load_checkpoint
+from gen.runs.transfer import fitting_weights
 from gen.training.loop import Trainer
-from gen.training.transfer import fitting_weights
 from tests.conftest import small_config
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from gen.runs.checkpoint import run_checkpoints
+from gen.runs.open import load_checkpoint
 from gen.system.files import read_rows
-from gen.training.checkpoint import load_checkpoint, run_checkpoints
 from gen.training.log import RunLog
 from gen.training.loop import Trainer, train_step
 from gen.training.state import TrainingError

@@ -1,6 +1,6 @@
 """Checkpoints: one file of tensors and plain values, written whole or not at all.
 
-`python -m gen.training.checkpoint inspect FILE` says what any torch file holds.
+`python -m gen.runs.checkpoint inspect FILE` says what any torch file holds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import io
 import re
 import reprlib
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 
 from gen.config.run import RunConfig
-from gen.system import distributed
 from gen.system.files import write_atomically
 
 FORMAT = 1
@@ -82,75 +80,6 @@ def run_checkpoints(run: Path) -> list[Path]:
     return _files_in(run / "checkpoints")
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is meant as a run or weights, not as images."""
-    weights = path.suffix in (".pt", ".pth", ".safetensors")
-    return weights or any((path / name).exists() for name in ("checkpoints", EXPORTED))
-
-
-def find_checkpoint(path: Path | str) -> Path:
-    """The file itself, the newest checkpoint of a run directory, or an exported folder's weights.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such run or checkpoint")
-    if files := run_checkpoints(path):
-        return files[-1]
-    if (path / EXPORTED).is_file():
-        return path / EXPORTED
-    raise CheckpointError(f"{path}: holds no checkpoints/step-*.pt, so it is no run of gen")
-
-
-def read_newest(path: Path | str) -> tuple[Path, Any]:
-    """A checkpoint file and what it holds: the file itself, or the newest whole one of a run.
-
-    A line on stderr names each newer file that is damaged.
-
-    Raises:
-        CheckpointError: there is none that can be read.
-    """
-    newest = find_checkpoint(path)
-    files = run_checkpoints(Path(path))[::-1] or [newest]
-    for file in files[:-1]:
-        try:
-            return file, read_file(file)
-        except CheckpointError as error:
-            if not distributed.started_as():
-                print(f"Warning: {error}; looking for an older one", file=sys.stderr)
-    return files[-1], read_file(files[-1])
-
-
-def read_file(path: Path) -> Any:
-    """What a torch file holds, or an exported one, on the CPU.
-
-    Only tensors and plain values are ever unpickled (`weights_only=True`), checksums are compared,
-    and nothing takes more memory than the file has bytes.
-
-    Raises:
-        CheckpointError: damaged, or no torch file.
-    """
-    if path.suffix == ".safetensors":
-        from .pretrained import read_pretrained
-
-        return read_pretrained(path)
-    try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        _check_tensors(content)
-    except Exception as error:
-        # torch reports damage through a dozen exception types, some with paragraphs of advice.
-        ours = isinstance(error, zipfile.BadZipFile)
-        reason = _reason(error) if ours else type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or no checkpoint ({reason})") from error
-    return content
-
-
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
@@ -185,15 +114,6 @@ def _check_tensors(content: Any) -> None:
             waiting.extend(value.values())
         elif isinstance(value, list | tuple | set):
             waiting.extend(value)
-
-
-def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, from a file or a run directory; `config` is a RunConfig.
-
-    Raises:
-        CheckpointError: missing, damaged, or written by something else.
-    """
-    return check_content(*read_newest(path))
 
 
 def check_content(path: Path, content: Any) -> dict[str, Any]:
@@ -239,55 +159,3 @@ def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
     return dict(content) if tensors and content else None
-
-
-def inspect(path: Path | str) -> str:
-    """What a file holds, in a few lines: a run of ours, weights of the example, or their names.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    from models.dcgan import ExampleGenerator
-
-    path, content = read_newest(path)
-    weights = state_dict_in(content)
-    if weights is None:
-        content = check_content(path, content)
-        model = content["config"].model
-        lines = [
-            f"{path}: {model.model} of this toolkit after {content['step']} steps",
-            str(model),
-        ]
-        with fitting(path):
-            lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
-            return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
-    network = ExampleGenerator.from_weights(weights)
-    if network is not None:
-        kernels = [value for value in weights.values() if value.ndim == 4]
-        widths = " → ".join(str(k.shape[1]) for k in kernels)
-        return (
-            f"{path}: DCGAN generator in the layout of PyTorch's example\n"
-            f"latent {network.latent} → {widths} channels, images of "
-            f"{network.sizes[-1][0]}x{network.sizes[-1][1]}; works in sample.py and analyze.py"
-        )
-    shown = [f"  {name} {tuple(value.shape)}" for name, value in list(weights.items())[:40]]
-    rest = [f"  … and {len(weights) - 40} more"] if len(weights) > 40 else []
-    head = f"{path}: {len(weights)} tensors of a network that this toolkit does not know"
-    hint = "python analyze.py model --script FILE.py:FUNCTION takes a function that builds it"
-    return "\n".join([head, *shown, *rest, hint])
-
-
-def _count(weights: dict[str, torch.Tensor]) -> str:
-    return f"{sum(value.numel() for value in weights.values()):,}"
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m gen.training.checkpoint")
-    parser.add_argument("verb", choices=["inspect"], help="say what a file holds")
-    parser.add_argument("path", help="checkpoint, run directory or file of weights")
-    try:
-        print(inspect(parser.parse_args().path))
-    except CheckpointError as error:
-        sys.exit(f"Error: {error}")

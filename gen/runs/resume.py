@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gen.config.run import RunConfig
-
-from .checkpoint import CheckpointError, check_content, read_file, read_newest, run_checkpoints
+from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
+from gen.runs.open import read_file, read_newest
 
 # What may differ without being asked for: it does not shape what the run becomes.
 FREE = {"steps", "data_root", "workers", "device", "keep"}

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gen.config.run import RunConfig
+from gen.runs.checkpoint import CheckpointError
+from gen.runs.open import load_checkpoint
 from models.build import build_modules
-
-from .checkpoint import CheckpointError, load_checkpoint
 
 Weights = dict[str, dict[str, Tensor]]  # network → name → tensor
 SHOWN = 3  # names of tensors in one line
