@@ -55,7 +55,7 @@ def sample(source: str, ema: bool, batch_size: int, device: str, **options: Any)
     """Load, draw, write."""
     kind = check(options)
     if kind == "images":
-        from gen.predicting import predict_folder
+        from gen.sampling.masks import predict_folder
 
         if distributed.rank() == 0:
             say(predict_folder(source, options["images"], options["outdir"], ema, device))

@@ -27,7 +27,7 @@ from gen.data.datasets import load_dataset  # noqa: E402
 from gen.demo import precision  # noqa: E402
 from gen.images import colorize, encode, make_grid  # noqa: E402
 from gen.measuring import measure_path  # noqa: E402
-from gen.predicting import load_segmenter, predict  # noqa: E402
+from gen.sampling.masks import load_segmenter, predict  # noqa: E402
 from gen.system.files import write_atomically  # noqa: E402
 
 UPSAMPLERS = {

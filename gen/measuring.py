@@ -38,8 +38,8 @@ def open_images(
 
     Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
     """
-    from gen.predicting import BATCH, map_batches, open_logit_maps
     from gen.sampling import open_run, sample_batches, sample_images
+    from gen.sampling.masks import BATCH, map_batches, open_logit_maps
 
     if is_run(path) and selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")

@@ -39,8 +39,8 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
         ValueError: Not exactly one source, or a callable that is not there or returns no network.
         CheckpointError: As `gen.sampling.load`.
     """
-    from gen.predicting import open_logit_maps
     from gen.sampling import draw_inputs, draw_latents, open_run
+    from gen.sampling.masks import open_logit_maps
 
     if factory and script:
         raise ValueError("--factory and --script exclude each other")

@@ -27,13 +27,13 @@ ALLOWED = {
         "gen.config.run", "gen.data", "gen.system.device", "gen.system.distributed", "gen.system.files", "gen.images",
         "gen.system.signals", "gen.runs.checkpoint", "gen.training.log", "models",
     },
-    "gen/predicting.py": {
+    "gen/sampling/masks.py": {
         "gen.config.run", "gen.data", "gen.system.device", "gen.system.files", "gen.images", "gen.sampling",
         "gen.training",
     },
-    "gen/networks.py": {"gen.predicting", "gen.sampling"},
+    "gen/networks.py": {"gen.sampling.masks", "gen.sampling"},
     "gen/measuring.py": {
-        "gen.analysis", "gen.data", "gen.system.distributed", "gen.predicting", "gen.sampling",
+        "gen.analysis", "gen.data", "gen.system.distributed", "gen.sampling.masks", "gen.sampling",
         "gen.runs.checkpoint",
     },
     "gen/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},

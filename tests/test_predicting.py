@@ -14,8 +14,8 @@ import sample
 import train
 from gen.data import shapes
 from gen.images import encode_mask, palette
-from gen.predicting import load_segmenter, open_logit_maps, predict
 from gen.sampling import open_run
+from gen.sampling.masks import load_segmenter, open_logit_maps, predict
 
 COUNT = 40
 
@@ -120,7 +120,7 @@ def test_an_interrupted_folder_is_continued(trained, pairs, tmp_path, monkeypatc
         return predict(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("gen.predicting.predict", interrupted)
+        patch.setattr("gen.sampling.masks.predict", interrupted)
         result = run(sample, *command, out)
     assert (result.exit_code, result.output) == (143, "Interrupted.\n")
     made = sorted(out.glob("*.png"))

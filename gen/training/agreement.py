@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gen.data.datasets import Batch
 from gen.data.masks import IGNORED
 from gen.images import colorize, to_uint8
+from gen.sampling.masks import margins
 
 from .monitor import GridMonitor, Inspection
 
@@ -35,14 +36,6 @@ def mean_iou(table: Tensor) -> float:
 def pixel_accuracy(table: Tensor) -> float:
     """Share of the pixels that count which have their true class."""
     return float(table.diag().sum() / table.sum())
-
-
-def margins(logits: Tensor) -> Tensor:
-    """Logits (B, classes, H, W) less those of the background: (B, classes − 1, H, W).
-
-    What all classes share changes no probability, nor these.
-    """
-    return logits[:, 1:] - logits[:, :1]
 
 
 def inspect_masks(segmenter: nn.Module, held: Batch) -> Inspection:

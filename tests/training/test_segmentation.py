@@ -14,7 +14,8 @@ from PIL import Image
 import train
 from gen.data.datasets import Batch, load_dataset
 from gen.runs.open import load_checkpoint
-from gen.training.agreement import confusion, inspect_masks, margins, mean_iou, pixel_accuracy
+from gen.sampling.masks import margins
+from gen.training.agreement import confusion, inspect_masks, mean_iou, pixel_accuracy
 from gen.training.loop import Trainer
 from gen.training.losses import SEGMENTATION_LOSSES, dice_loss, pixel_cross_entropy
 from tests.conftest import small_config

@@ -1,6 +1,6 @@
 """Masks of images by a trained segmenter, and its logit maps for measuring.
 
-from gen.predicting import load_segmenter, predict
+from gen.sampling.masks import load_segmenter, predict
 network, config = load_segmenter("runs/00000-unet-shapes")
 mask = predict(network, config.model.size, image)  # uint8 (C, H, W) → (H, W)
 """
@@ -23,7 +23,6 @@ from gen.images import encode_mask, to_float
 from gen.runs.data import load
 from gen.sampling.draw import Run, open_run
 from gen.sampling.targets import Folder, fingerprint
-from gen.training.agreement import margins
 
 BATCH = 32
 NARROWEST = 100  # the most that one side of an image may be longer than the other
@@ -158,3 +157,11 @@ def map_batches(maps: LogitMaps, images: Tensor) -> Iterator[np.ndarray]:
     for batch in images.split(BATCH):
         with torch.inference_mode():
             yield (maps(batch).float() * 127.5 + 127.5).cpu().numpy()
+
+
+def margins(logits: Tensor) -> Tensor:
+    """Logits (B, classes, H, W) less those of the background: (B, classes − 1, H, W).
+
+    What all classes share changes no probability, nor these.
+    """
+    return logits[:, 1:] - logits[:, :1]
