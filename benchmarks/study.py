@@ -40,9 +40,9 @@ from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402
 from gen.data.order import epoch_order  # noqa: E402
 from gen.demo import precision  # noqa: E402
-from gen.features import Features, open_features  # noqa: E402
 from gen.images import to_float, to_uint8  # noqa: E402
-from gen.quality import Images, compare_images  # noqa: E402
+from gen.quality.distances import Images, compare_images  # noqa: E402
+from gen.quality.features import Features, open_features  # noqa: E402
 from gen.runs.data import open_dataset  # noqa: E402
 from gen.sampling import decoder_of, draw_latents  # noqa: E402
 from gen.sampling.norm import set_statistics  # noqa: E402

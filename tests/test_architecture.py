@@ -36,9 +36,9 @@ ALLOWED = {
         "gen.analysis", "gen.data", "gen.system.distributed", "gen.sampling.masks", "gen.sampling",
         "gen.runs.checkpoint",
     },
-    "gen/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},
-    "gen/quality.py": {
-        "gen.data", "gen.features", "gen.sampling", "gen.runs.checkpoint",
+    "gen/quality/features.py": {"gen.data", "gen.images", "gen.sampling", "models"},
+    "gen/quality/distances.py": {
+        "gen.data", "gen.quality.features", "gen.sampling", "gen.runs.checkpoint",
     },
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from PIL import Image
 import analyze
 import sample
 import train
-from gen import export
+from gen.share import export
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "docs/tutorial.md"]
@@ -27,7 +27,7 @@ MAINS = {
     ("python", "train.py"): train.main,
     ("python", "sample.py"): sample.main,
     ("python", "analyze.py"): analyze.main,
-    ("python", "-m", "gen.export"): export.main,
+    ("python", "-m", "gen.share.export"): export.main,
 }
 # Run as they stand, in a copy of the repository; of benchmarks, which take minutes, only --help.
 PROCESSES = ("make demo", "python benchmarks/")

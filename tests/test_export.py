@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 import analyze
 import sample
 import train
-from gen import export
 from gen.commands.inspect import inspect
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
-from gen.export import from_pretrained, save_pretrained
 from gen.options import command_line
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.pretrained import digest
 from gen.sampling import draw_latents, load, open_run, sample_images
+from gen.share import export
+from gen.share.export import from_pretrained, save_pretrained
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
@@ -262,7 +262,9 @@ def test_onnx_runtime_makes_the_same_images(exported, batch):
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(trained, tmp_path):
-    hidden = "import sys; sys.modules['onnxscript'] = None; from gen.export import main; main()"
+    hidden = (
+        "import sys; sys.modules['onnxscript'] = None; from gen.share.export import main; main()"
+    )
     command = [sys.executable, "-c", hidden, trained, "--outdir", tmp_path / "new", "--onnx"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
@@ -303,7 +305,7 @@ def test_files_that_come_in_between_stay(trained, tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["x"], ["x", "--outdir", "y", "--features", "z"]])
 def test_usage_errors_and_help_need_no_torch(arguments):
     for given, code in ((arguments, 2), (["--help"], 0)):
-        command = [sys.executable, "-X", "importtime", "-m", "gen.export", *given]
+        command = [sys.executable, "-X", "importtime", "-m", "gen.share.export", *given]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == code and " torch" not in result.stderr
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import analyze
-import gen.export
+import gen.share.export
 import sample
 import train
 from gen.config.run import MODELS, RunConfig
@@ -29,7 +29,7 @@ SMALL = {"--kernel": "4", "--stride": "2", "--reference": "nowhere"}
 COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
     **{f"train {name}": (train.main, [name, "--dry-run"]) for name in train.main.commands},
     "sample": (sample.main, ["nowhere", "--grid", "grid.png"]),
-    "export": (gen.export.main, ["nowhere"]),
+    "export": (gen.share.export.main, ["nowhere"]),
     **{f"analyze {name}": (analyze.main, [name]) for name in analyze.main.commands},
 }
 

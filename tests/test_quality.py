@@ -13,12 +13,11 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 import analyze
-from gen import features
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError
 from gen.data.order import epoch_order
-from gen.features import SEED, RandomFeatures, inception_weights
-from gen.quality import measure_quality, open_samples
+from gen.quality.distances import features, measure_quality, open_samples
+from gen.quality.features import SEED, RandomFeatures, inception_weights
 from gen.sampling import load, sample_images
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from gen.commands.output import write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
-    from gen.quality import Quality
+    from gen.quality.distances import Quality
 
 FEATURES = ("inception", "classifier:RUN", "random")
 
@@ -26,9 +26,9 @@ def check_features(_ctx: Any, _param: Any, text: str) -> str:
 
 
 def quality_of(path: str, reference: str, features: str, **settings: Any) -> Quality:
-    """`gen.quality.measure_quality`, or one line on how to get what it needs."""
+    """`gen.quality.distances.measure_quality`, or one line on how to get what it needs."""
     try:
-        from gen.quality import measure_quality
+        from gen.quality.distances import measure_quality
     except ModuleNotFoundError as error:
         if error.name != "torch_fidelity":
             raise

@@ -12,7 +12,7 @@ import sample
 import train
 from gen.data.datasets import Batch, load_dataset
 from gen.images import to_float
-from gen.quality import measure_quality
+from gen.quality.distances import measure_quality
 from gen.sampling import open_run
 from gen.training.loop import Trainer
 from gen.training.objectives import build_objective

@@ -19,7 +19,7 @@ from gen.data.datasets import DATASETS, Dataset, load_dataset, natural_channels
 from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.data.stream import open_stream
-from gen.features import SEED, Features, open_features
+from gen.quality.features import SEED, Features, open_features
 from gen.runs.open import is_run
 from gen.sampling import load, sample_images
 

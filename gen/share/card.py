@@ -10,7 +10,7 @@ from gen.options import command_line
 
 if TYPE_CHECKING:
     from gen.analysis.results import Measurement
-    from gen.quality import Quality
+    from gen.quality.distances import Quality
     from gen.sampling import Run
 
 SAMPLES = "samples.png"
@@ -60,7 +60,7 @@ def write_card(
         parts.append(f"![Samples of seeds 0 to 63]({SAMPLES})")
     use = f"python {MODELS[model.model].use.format(run=name)}"
     load = (
-        f'from gen.export import from_pretrained\n\nnetworks = from_pretrained("{name}")'
+        f'from gen.share.export import from_pretrained\n\nnetworks = from_pretrained("{name}")'
         f"  # {', '.join(run.averaged)}"
     )
     parts += ["## Use", _block(use), _block(load, "python")]

@@ -1,6 +1,6 @@
-"""Share a trained network: `python -m gen.export RUN --outdir DIR`.
+"""Share a trained network: `python -m gen.share.export RUN --outdir DIR`.
 
-from gen.export import from_pretrained
+from gen.share.export import from_pretrained
 networks = from_pretrained("DIR")  # by name, in eval mode; gen.sampling.load("DIR") samples
 """
 
@@ -152,10 +152,10 @@ def export(
         check_new(outdir)
     except FileExistsError as error:
         raise click.UsageError(f"--outdir {error}") from error
-    from gen.card import SAMPLES, logged, write_card
     from gen.images import make_grid, save_png
     from gen.measuring import measure_path
     from gen.sampling import open_run, sample_images
+    from gen.share.card import SAMPLES, logged, write_card
     from gen.system.files import write_atomically
 
     given = open_run(source, ema=ema, device="cpu")
@@ -193,7 +193,7 @@ def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
 _WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
 # fmt: off
 main = Command(
-    "python -m gen.export",
+    "python -m gen.share.export",
     help="Write weights, configuration and a model card into a new folder, to be shared.",
     callback=export,
     params=[
@@ -214,11 +214,11 @@ main = Command(
                 help="where named sets lie or are downloaded to"),
     ],
     examples="""
-        python -m gen.export runs/00000-dcgan-shapes --outdir shapes-dcgan
-        python -m gen.export runs/00000-dcgan-mnist --outdir digits --reference mnist --onnx
+        python -m gen.share.export runs/00000-dcgan-shapes --outdir shapes-dcgan
+        python -m gen.share.export runs/00000-dcgan-mnist --outdir digits --reference mnist --onnx
     """,
 )
 # fmt: on
 
 if __name__ == "__main__":
-    main(prog_name="python -m gen.export")
+    main(prog_name="python -m gen.share.export")
