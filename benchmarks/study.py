@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gen.analysis.checkerboard import Meter  # noqa: E402
-from gen.analysis.repair import repair  # noqa: E402
+from gen.analysis.layers.repair import repair  # noqa: E402
 from gen.analysis.results import Measurement  # noqa: E402
 from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402

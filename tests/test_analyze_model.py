@@ -13,7 +13,7 @@ from torch import nn
 
 import analyze
 from gen.analysis.history import read_history, since_when
-from gen.analysis.phases import phase_gains
+from gen.analysis.layers.phases import phase_gains
 from gen.runs.open import find_checkpoint
 from gen.sampling import load
 from models.dcgan import ExampleGenerator
@@ -105,7 +105,7 @@ def test_repair_writes_new_weights_that_every_command_takes(uneven, tmp_path):
 
 
 def test_repair_of_a_run_goes_into_its_averaged_weights(finished_run, tmp_path, monkeypatch):
-    from gen.analysis import repair as module
+    from gen.analysis.layers.trace import repair as module
 
     folder = finished_run[1]
     monkeypatch.setattr(module, "_refusal", lambda *_: None)  # six steps leave nothing to repair

@@ -11,7 +11,7 @@ from gen.commands.output import check_file, write_json
 from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
-    from gen.analysis.overlap import Overlap
+    from gen.analysis.layers.overlap import Overlap
 
 SHOWN = 12  # rows and columns drawn: the border and a few periods
 PICTURES = (".png", ".svg", ".pdf")
@@ -28,7 +28,7 @@ def explain_layer(
     plot: Path | None,
 ) -> None:
     """Count, draw, judge, advise; no torch."""
-    from gen.analysis.overlap import advice, overlap, verdict
+    from gen.analysis.layers.overlap import advice, overlap, verdict
 
     check_file("--json", json_file)
     check_file("--plot", plot, PICTURES)

@@ -14,7 +14,7 @@ from gen.options import LEVEL, Command, GroupedOption
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gen.analysis.repair import Repair
+    from gen.analysis.layers.repair import Repair
     from gen.networks import Source
 
 SHOWN = 8
@@ -33,7 +33,7 @@ def repair_model(
     picture = output.with_suffix(".png")
     for path in (output, picture):
         check_file("-o", path, new=True)
-    from gen.analysis.repair import repair
+    from gen.analysis.layers.repair import repair
     from gen.images import make_grid, save_png
     from gen.networks import open_network
     from gen.system.files import write_atomically
@@ -54,7 +54,7 @@ def before_after(opened: Source, found: Repair, value_range: tuple[float, float]
     """Three rows of images, uint8: before, after, 10 × the difference around grey."""
     import torch
 
-    from gen.analysis.blame import images_with
+    from gen.analysis.layers.blame import images_with
 
     inputs, (low, high) = opened.draw(SHOWN), value_range
     pair = [{}, {found.layer.enters: found.weight}]

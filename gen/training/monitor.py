@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.analysis.checkerboard import Meter
-from gen.analysis.phases import weighted_imbalance
+from gen.analysis.layers.phases import weighted_imbalance
 from gen.images import to_uint8
 from gen.sampling import sample_images
 from models.decoder import Decoder

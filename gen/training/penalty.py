@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.analysis.phases import phase_gains, subpixel_gains, weighted_imbalance
+from gen.analysis.layers.phases import phase_gains, subpixel_gains, weighted_imbalance
 from models.upsample import Subpixel
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from gen.analysis.blame import blame, shapley
-from gen.analysis.phases import balance
-from gen.analysis.repair import level, repair
+from gen.analysis.layers.blame import blame, shapley
+from gen.analysis.layers.phases import balance
+from gen.analysis.layers.repair import level, repair
 from models.upsample import UPSAMPLERS
 
 WIDTHS = (16, 12, 8, 3)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gen.analysis.layers import (
+from gen.analysis.layers.phases import balance_subpixel, gain_lines
+from gen.analysis.layers.trace import (
     balance,
     find_layers,
     gradients,
@@ -19,7 +20,6 @@ from gen.analysis.layers import (
     trace,
     weighted_imbalance,
 )
-from gen.analysis.phases import balance_subpixel, gain_lines
 from models.dcgan import Discriminator
 from models.decoder import Decoder
 

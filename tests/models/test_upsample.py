@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from gen.analysis.phases import balance, phase_gains
+from gen.analysis.layers.phases import balance, phase_gains
 from gen.config.networks import KERNEL_SIZES
 from models.blocks import initialize
 from models.decoder import Decoder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gen.analysis.layers import find_layers
+from gen.analysis.layers.trace import find_layers
 from gen.config.run import RunConfig
 from gen.sampling import decoder_of
 from gen.training.loop import Trainer

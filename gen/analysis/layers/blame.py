@@ -1,6 +1,6 @@
 """Which layer makes the grid: counterfactuals on the same latents, shared out after Shapley.
 
-A layer is taken out of suspicion by its nearest balanced weights (`gen.analysis.phases.balance`).
+A layer is taken out of suspicion by its nearest balanced weights (`gen.analysis.layers.phases.balance`).
 With u(S) the complex amplitudes of all lines of one period (gain of the replica and line over the
 standard deviation) when the layers of S are balanced, layer l's part is
 
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from gen.analysis.checkerboard import Meter
 from gen.analysis.estimate import estimate
-from gen.analysis.layers import BATCH
+from gen.analysis.layers.calls import Layer, Watch, find_layers, run
+from gen.analysis.layers.trace import BATCH
 from gen.analysis.results import Measurement
-from gen.analysis.watch import Layer, Watch, find_layers, run
 
 MOST = 5  # layers shared out; 2^5 passes over the latents
 BLOCKS = 8  # groups of latents that the bootstrap draws from

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gen.analysis.phases import (
+from gen.analysis.layers.phases import (
     balance,
     balance_subpixel,
     per_axis,
@@ -82,7 +82,7 @@ class Layer:
         return phase_gains(self.weight, self.stride, **self.geometry)
 
     def balanced(self, projector: Tensor | None = None) -> Tensor:
-        """The layer's weight with equal phase gains; see `gen.analysis.phases.balance`."""
+        """The layer's weight with equal phase gains; see `gen.analysis.layers.phases.balance`."""
         if self.kind == "subpixel":
             return balance_subpixel(self.weight, self.stride[0], projector)
         return balance(self.weight, self.stride, **self.geometry, projector=projector)

@@ -1,6 +1,6 @@
 """From a grid in the images to the layer that can cause it: any `nn.Module` that returns images.
 
-    >>> from gen.analysis.layers import trace
+    >>> from gen.analysis.layers.trace import trace
     >>> print(trace(generator, torch.randn(256, 100)))
 
 Composition: a layer's grid of period s in its own output has period P_l = Π_{j≥l} s_j in the image,
@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.analysis.checkerboard import Meter
-from gen.analysis.overlap import overlap
-from gen.analysis.phases import (
+from gen.analysis.layers.calls import REDUCING, Call, Layer, Watch, evaluation, find_layers, run
+from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.phases import (
     balance,
     gain_lines,
     phase_gains,
@@ -29,7 +30,6 @@ from gen.analysis.phases import (
     weighted_imbalance,
 )
 from gen.analysis.results import Measurement
-from gen.analysis.watch import REDUCING, Call, Layer, Watch, evaluation, find_layers, run
 
 __all__ = [
     "LayerTrace",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gen.analysis.blame import Blame, Share
-from gen.analysis.layers import Trace
-from gen.analysis.overlap import advice as instead
-from gen.analysis.overlap import overlap
+from gen.analysis.layers.blame import Blame, Share
+from gen.analysis.layers.calls import Layer
+from gen.analysis.layers.overlap import advice as instead
+from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.trace import Trace
 from gen.analysis.results import Measurement
-from gen.analysis.watch import Layer
 
 MOSTLY = 0.5
 
