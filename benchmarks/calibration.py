@@ -25,7 +25,7 @@ import peers  # noqa: E402
 from benchmarks.accuracy import calibrate  # noqa: E402
 from benchmarks.accuracy.calibrate import Draw, auc  # noqa: E402
 from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject  # noqa: E402
-from gen.analysis.checkerboard import measure  # noqa: E402
+from gen.analysis.measure.meter import measure  # noqa: E402
 
 CORNER, ROWS, WAVE = (0.5, 0.5), (0.5, 0.0), (0.0, 0.25)
 

@@ -120,7 +120,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Configurations, a measurement and a log."""
-    from gen.analysis.checkerboard import measure
+    from gen.analysis.measure.meter import measure
     from gen.config.run import MODELS, RunConfig
 
     for model in MODELS:

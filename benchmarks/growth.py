@@ -14,7 +14,7 @@ from timing import alternate
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = """
 import resource, sys, numpy as np
-from gen.analysis.checkerboard import measure
+from gen.analysis.measure.meter import measure
 generator = np.random.default_rng(0)
 draw = lambda: generator.integers(0, 256, (256, 1, 32, 32), np.uint8)
 measure(draw() for _ in range(2))
@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def measure_growth() -> dict[str, dict[str, list[float]]]:
     """Name → x, y of each curve."""
-    from gen.analysis.checkerboard import Meter
+    from gen.analysis.measure.meter import Meter
 
     def seconds(count: int, side: int) -> float:
         images = np.random.default_rng(0).integers(0, 256, (count, 1, side, side), np.uint8)

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from benchmarks.accuracy import calibrate  # noqa: E402
 from benchmarks.accuracy.calibrate import line_at  # noqa: E402
 from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject  # noqa: E402
-from gen.analysis.checkerboard import measure  # noqa: E402
+from gen.analysis.measure.meter import measure  # noqa: E402
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#888888"
 CORNER = (0.5, 0.5)

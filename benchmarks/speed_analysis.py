@@ -12,8 +12,8 @@ from scipy.fft import dctn
 from timing import Row, alternate
 
 from benchmarks.accuracy.grids import dead_leaves
-from gen.analysis.cores import chunk_length, over_cores
-from gen.analysis.spectrum import Spectrum
+from gen.analysis.measure.spectrum import Spectrum
+from gen.analysis.measure.threads import chunk_length, over_cores
 from gen.data.batches import batches
 from gen.data.datasets import load_dataset
 from gen.data.decode import decode, list_images
@@ -36,7 +36,7 @@ def textures(count: int, side: int) -> torch.Tensor:
 
 def measuring(machine: dict[str, Any], folder: Path) -> list[Row]:
     """Images per second of the full measurement, of the spectrum alone, and of a folder."""
-    from gen.analysis.checkerboard import Meter, measure
+    from gen.analysis.measure.meter import Meter, measure
 
     rows = []
     for side, count in ((32, 4096), (64, 2048), (256, 96), (1024, 12)):

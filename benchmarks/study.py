@@ -33,9 +33,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.checkerboard import Meter  # noqa: E402
 from gen.analysis.layers.repair import repair  # noqa: E402
-from gen.analysis.results import Measurement  # noqa: E402
+from gen.analysis.measure.meter import Meter  # noqa: E402
+from gen.analysis.measure.results import Measurement  # noqa: E402
 from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402
 from gen.data.order import epoch_order  # noqa: E402

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.analysis.checkerboard import FEW, PERIODS, Meter, measure
-from gen.analysis.lattice import minimum_size
-from gen.analysis.results import Measurement
+from gen.analysis.measure.lattice import minimum_size
+from gen.analysis.measure.meter import FEW, PERIODS, Meter, measure
+from gen.analysis.measure.results import Measurement
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
 from gen.runs.open import is_run

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import analyze
-from gen.analysis.results import Measurement, Period
+from gen.analysis.measure.results import Measurement, Period
 
 ROOT = Path(__file__).resolve().parents[1]
 SHEETS = ROOT / ".." / "shared" / "data" / "sheets"

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.grids import PATTERNS, Images, coefficient, inject
-from gen.analysis.checkerboard import measure
-from gen.analysis.results import LatticeLine, Measurement
+from gen.analysis.measure.meter import measure
+from gen.analysis.measure.results import LatticeLine, Measurement
 
 Draw = Callable[[np.random.Generator, int], Images]  # n images (n, C, H, W), grey levels 0 … 255
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.analysis.lattice import degrees, lattice_lines
+from gen.analysis.measure.lattice import degrees, lattice_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gen.analysis.results import Measurement
+    from gen.analysis.measure.results import Measurement
 
 Values = NDArray[np.float64]
 BLUE, VERMILLION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"

@@ -18,15 +18,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gen.analysis.measure.results import SIGNIFICANT
 from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
-from gen.analysis.results import SIGNIFICANT
 from gen.system.files import remove_unfinished, write_atomically
 from gen.system.signals import uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gen.analysis.results import LatticeLine, Measurement, PeriodDifference
+    from gen.analysis.measure.results import LatticeLine, Measurement, PeriodDifference
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
 UNFINISHED = "<p>This report was never finished. Run its command again.</p>"

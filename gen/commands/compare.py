@@ -14,7 +14,7 @@ from gen.commands.output import check_file
 from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
-    from gen.analysis.results import Measurement, Period
+    from gen.analysis.measure.results import Measurement, Period
 
 
 def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None) -> None:
@@ -38,7 +38,7 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
-    from gen.analysis.results import Measurement
+    from gen.analysis.measure.results import Measurement
 
     if path.suffix != ".json":
         from gen.data.stream import Selection

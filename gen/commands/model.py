@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
     from gen.analysis.layers.calls import Layer
     from gen.analysis.layers.trace import Trace
-    from gen.analysis.results import Measurement
+    from gen.analysis.measure.results import Measurement
 
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
@@ -68,11 +68,11 @@ def explain_model(
 ) -> None:
     """Measure, trace, blame, advise."""
     check_arguments(None, 0, json_file, report)
-    from gen.analysis.checkerboard import measure
     from gen.analysis.history import read_history, since_when
     from gen.analysis.layers.advice import advise
     from gen.analysis.layers.blame import blame, images_with
     from gen.analysis.layers.trace import trace
+    from gen.analysis.measure.meter import measure
     from gen.networks import open_network
 
     opened = open_network(source, factory, script)

@@ -9,7 +9,7 @@ from gen.config.run import MODELS
 from gen.options import command_line
 
 if TYPE_CHECKING:
-    from gen.analysis.results import Measurement
+    from gen.analysis.measure.results import Measurement
     from gen.quality.distances import Quality
     from gen.sampling import Run
 

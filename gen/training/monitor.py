@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from gen.analysis.checkerboard import Meter
 from gen.analysis.layers.phases import weighted_imbalance
+from gen.analysis.measure.meter import Meter
 from gen.images import to_uint8
 from gen.sampling import sample_images
 from models.decoder import Decoder

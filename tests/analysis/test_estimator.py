@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from gen.analysis.accumulate import MID_GREY, CropSums
-from gen.analysis.checkerboard import Meter, measure
-from gen.analysis.estimate import estimate
-from gen.analysis.lattice import lattice_lines, signed_bins, to_bin
-from gen.analysis.results import Measurement
-from gen.analysis.spectrum import full_plane
+from gen.analysis.measure.estimate import estimate
+from gen.analysis.measure.lattice import lattice_lines, signed_bins, to_bin
+from gen.analysis.measure.meter import Meter, measure
+from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.spectrum import full_plane
+from gen.analysis.measure.sums import MID_GREY, CropSums
 
 
 def direct_replica(images, period, crop):

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.accuracy.calibrate import line_at
 from benchmarks.accuracy.grids import PATTERNS, coefficient, inject
-from gen.analysis.checkerboard import Meter, measure
+from gen.analysis.measure.meter import Meter, measure
 
 # Pattern, period, its strongest line, and the statistic's mode.
 GRIDS = {

@@ -11,10 +11,10 @@ from scipy import stats
 
 from benchmarks.accuracy.calibrate import auc, crops, detection_level, injection, specificity
 from benchmarks.accuracy.grids import PATTERNS, coefficient, inject
-from gen.analysis.checkerboard import Meter
-from gen.analysis.lattice import degrees, lattice_lines, near_lattice, neighbors, to_bin
-from gen.analysis.spectrum import Spectrum, radial_distance, radial_rings
-from gen.analysis.statistics import detectable, f_test, holm, interval, noncentrality
+from gen.analysis.measure.lattice import degrees, lattice_lines, near_lattice, neighbors, to_bin
+from gen.analysis.measure.meter import Meter
+from gen.analysis.measure.spectrum import Spectrum, radial_distance, radial_rings
+from gen.analysis.measure.statistics import detectable, f_test, holm, interval, noncentrality
 
 
 @pytest.mark.parametrize("period", [2, 3, 4, 5, 6, 8, 12])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.accuracy.calibrate import crops, line_at, null
-from gen.analysis.checkerboard import measure
+from gen.analysis.measure.meter import measure
 
 
 def sheet(shared, name, tile, gap=2):

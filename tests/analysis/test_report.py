@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from gen.analysis import figures
-from gen.analysis.checkerboard import measure
-from gen.analysis.lattice import lattice_lines
+from gen.analysis.measure.lattice import lattice_lines
+from gen.analysis.measure.meter import measure
+from gen.analysis.measure.results import Measurement
 from gen.analysis.page import CAPTIONS, GLOSSARY
 from gen.analysis.report import HEADINGS, check_folder, line_name, lines_table, write_report
-from gen.analysis.results import Measurement
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen.analysis.checkerboard import Meter, measure
+from gen.analysis.measure.meter import Meter, measure
 
 
 def why(found, period=2):

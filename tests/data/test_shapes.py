@@ -111,7 +111,7 @@ def test_no_position_on_the_lattice_is_preferred(size, period):
 
 @pytest.mark.parametrize(("size", "count"), [((32, 32), 2000), ((64, 64), 1000)])
 def test_the_measurement_finds_no_grid_in_shapes(size, count):
-    checkerboard = pytest.importorskip("gen.analysis.checkerboard", exc_type=ImportError)
+    checkerboard = pytest.importorskip("gen.analysis.measure.meter", exc_type=ImportError)
     found = checkerboard.measure(render(0, range(count), size)[0])
     assert found.periods
     for period, result in found.periods.items():

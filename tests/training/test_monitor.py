@@ -7,8 +7,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gen.analysis.checkerboard import measure
 from gen.analysis.layers.trace import trace
+from gen.analysis.measure.meter import measure
 from gen.sampling import draw_latents, sample_images
 from gen.training.monitor import MONITORED, grid_metrics
 from models.decoder import Decoder

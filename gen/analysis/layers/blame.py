@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gen.analysis.checkerboard import Meter
-from gen.analysis.estimate import estimate
 from gen.analysis.layers.calls import Layer, Watch, find_layers, run
 from gen.analysis.layers.trace import BATCH
-from gen.analysis.results import Measurement
+from gen.analysis.measure.estimate import estimate
+from gen.analysis.measure.meter import Meter
+from gen.analysis.measure.results import Measurement
 
 MOST = 5  # layers shared out; 2^5 passes over the latents
 BLOCKS = 8  # groups of latents that the bootstrap draws from

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gen.analysis.checkerboard import Meter
 from gen.analysis.layers.blame import candidates, images_with
 from gen.analysis.layers.calls import Call, Layer, Watch, run
 from gen.analysis.layers.trace import BATCH, local_means
-from gen.analysis.results import Measurement
+from gen.analysis.measure.meter import Meter
+from gen.analysis.measure.results import Measurement
 
 DEFAULT_GAIN = 10.0  # dB below the present level, where no target is given
 WORTH = 1.0  # dB: less than this is no improvement, more than this at another period is harm

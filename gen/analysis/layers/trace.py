@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.analysis.checkerboard import Meter
 from gen.analysis.layers.calls import REDUCING, Call, Layer, Watch, evaluation, find_layers, run
 from gen.analysis.layers.overlap import overlap
 from gen.analysis.layers.phases import (
@@ -29,7 +28,8 @@ from gen.analysis.layers.phases import (
     subpixel_gains,
     weighted_imbalance,
 )
-from gen.analysis.results import Measurement
+from gen.analysis.measure.meter import Meter
+from gen.analysis.measure.results import Measurement
 
 __all__ = [
     "LayerTrace",

@@ -33,8 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.lattice import Bin, lattice_lines, near_lattice, neighbors, to_bin
-from gen.analysis.matrices import (
+from gen.analysis.measure.lattice import Bin, lattice_lines, near_lattice, neighbors, to_bin
+from gen.analysis.measure.spectrum import Spectrum, hann, magnitude, over_images
+from gen.analysis.measure.tables import (
     baseband_bins,
     column_synthesis,
     cosines,
@@ -47,7 +48,6 @@ from gen.analysis.matrices import (
     tapped_bins,
     whitening_basis,
 )
-from gen.analysis.spectrum import Spectrum, hann, magnitude, over_images
 
 MID_GREY = 127.5
 # A hundredth of a grey level of white noise keeps the weight of a smooth image finite.

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.analysis.accumulate import TRACES, CropSums
-from gen.analysis.lattice import degrees
-from gen.analysis.matrices import DISTANCES
-from gen.analysis.spectrum import RadialProfile, full_plane
-from gen.analysis.statistics import f_test
+from gen.analysis.measure.lattice import degrees
+from gen.analysis.measure.spectrum import RadialProfile, full_plane
+from gen.analysis.measure.statistics import f_test
+from gen.analysis.measure.sums import TRACES, CropSums
+from gen.analysis.measure.tables import DISTANCES
 
 Values = NDArray[np.float64]
 # Hann-windowed neighbors are correlated: so many bins carry one independent value.

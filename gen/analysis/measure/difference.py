@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.analysis.estimate import Amplitude, Estimates, LogRatio
-from gen.analysis.results import Difference, LineDifference, Period, PeriodDifference
-from gen.analysis.spectrum import radial_distance
-from gen.analysis.statistics import DB_PER_NEPER, f_test, holm, welch_df
+from gen.analysis.measure.estimate import Amplitude, Estimates, LogRatio
+from gen.analysis.measure.results import Difference, LineDifference, Period, PeriodDifference
+from gen.analysis.measure.spectrum import radial_distance
+from gen.analysis.measure.statistics import DB_PER_NEPER, f_test, holm, welch_df
 
 Values = NDArray[np.float64]
 

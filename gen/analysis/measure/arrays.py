@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.analysis.accumulate import CropSums
-from gen.analysis.lattice import degrees
-from gen.analysis.spectrum import RadialProfile, full_plane
+from gen.analysis.measure.lattice import degrees
+from gen.analysis.measure.spectrum import RadialProfile, full_plane
+from gen.analysis.measure.sums import CropSums
 
 if TYPE_CHECKING:
-    from gen.analysis.checkerboard import Meter
+    from gen.analysis.measure.meter import Meter
 
 Values = NDArray[np.float64]
 

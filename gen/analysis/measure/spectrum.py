@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.analysis.cores import chunk_length, over_cores
-from gen.analysis.lattice import near_lattice, signed_bins
+from gen.analysis.measure.lattice import near_lattice, signed_bins
+from gen.analysis.measure.threads import chunk_length, over_cores
 
 
 def hann(height: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.analysis.accumulate import TRACES
-from gen.analysis.arrays import collect_arrays
-from gen.analysis.compare import compare
-from gen.analysis.estimate import Amplitude, Estimates, LogRatio, estimate
-from gen.analysis.lattice import minimum_size
-from gen.analysis.results import (
+from gen.analysis.measure.arrays import collect_arrays
+from gen.analysis.measure.difference import compare
+from gen.analysis.measure.estimate import Amplitude, Estimates, LogRatio, estimate
+from gen.analysis.measure.lattice import minimum_size
+from gen.analysis.measure.results import (
     SIGNIFICANT,
     Excess,
     LatticeLine,
@@ -24,7 +23,7 @@ from gen.analysis.results import (
     Replica,
     Trace,
 )
-from gen.analysis.statistics import (
+from gen.analysis.measure.statistics import (
     DB_PER_NEPER,
     decibels,
     detectable,
@@ -32,9 +31,10 @@ from gen.analysis.statistics import (
     interval,
     t_quantile,
 )
+from gen.analysis.measure.sums import TRACES
 
 if TYPE_CHECKING:
-    from gen.analysis.checkerboard import Meter
+    from gen.analysis.measure.meter import Meter
 
 Values = NDArray[np.float64]
 MIN_IMAGES = 3

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.accumulate import CropSums
-from gen.analysis.conclude import conclude
-from gen.analysis.cores import chunk_length, over_cores
-from gen.analysis.lattice import minimum_size
-from gen.analysis.results import Measurement
-from gen.analysis.spectrum import over_images
+from gen.analysis.measure.conclude import conclude
+from gen.analysis.measure.lattice import minimum_size
+from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.spectrum import over_images
+from gen.analysis.measure.sums import CropSums
+from gen.analysis.measure.threads import chunk_length, over_cores
 
 PERIODS = (2, 4, 8)
 # ITU-R BT.601 weights of red, green, blue; other channel counts take the plain mean as luma.

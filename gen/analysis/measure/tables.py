@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.analysis.lattice import Bin, near_lattice, signed_bins
+from gen.analysis.measure.lattice import Bin, near_lattice, signed_bins
 
 # The spectrum below so many bins belongs to DC and its window leakage: the fit leaves it out.
 FITTED = 4
