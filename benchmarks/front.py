@@ -19,15 +19,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.figures import (  # noqa: E402
-    BLUE,
-    STYLE,
-    VERMILLION,
-    amplification,
-    level_interval,
-)
 from gen.analysis.measure.meter import measure  # noqa: E402
 from gen.analysis.measure.results import Measurement  # noqa: E402
+from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, level_interval
 from gen.commands.compare import table  # noqa: E402
 from gen.demo import precision  # noqa: E402
 from gen.images import make_grid  # noqa: E402

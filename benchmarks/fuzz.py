@@ -281,7 +281,7 @@ def read_text(path: Path) -> str | None:
     """Read a configuration, a measurement to compare, or the log of a run."""
     import click
 
-    from gen.analysis.history import draw_history, read_history, since_when
+    from gen.analysis.report.history import draw_history, read_history, since_when
     from gen.commands.compare import _measurement, table
     from train import new_config
 

@@ -24,7 +24,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION  # noqa: E402
+from gen.analysis.report.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION  # noqa: E402
 from gen.system.files import write_atomically  # noqa: E402
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"

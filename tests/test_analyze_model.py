@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 import analyze
-from gen.analysis.history import read_history, since_when
 from gen.analysis.layers.phases import phase_gains
+from gen.analysis.report.history import read_history, since_when
 from gen.runs.open import find_checkpoint
 from gen.sampling import load
 from models.dcgan import ExampleGenerator

@@ -82,7 +82,7 @@ def draw(measured: dict[str, Measurement]) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.figures import PERIOD_COLORS, STYLE, level_interval
+    from gen.analysis.report.figures import PERIOD_COLORS, STYLE, level_interval
 
     sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
     periods = sorted({period for found in sets for period in found})

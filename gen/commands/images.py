@@ -27,7 +27,7 @@ def check_arguments(
         raise click.UsageError(f"--tile is {tile[0]}x{tile[1]}, must be at least 1x1")
     check_file("--json", json_file)
     if report:
-        from gen.analysis.report import check_folder
+        from gen.analysis.report.html import check_folder
 
         try:
             check_folder(report)
@@ -55,7 +55,7 @@ def measure_images(
 ) -> None:
     """Measure, print, write, judge."""
     check_arguments(tile, gap, json_file, report)
-    from gen.analysis.report import lines_table, write_report
+    from gen.analysis.report.html import lines_table, write_report
     from gen.data.stream import Selection, Sheet
     from gen.measuring import measure_path, periods_above
 

@@ -68,11 +68,11 @@ def explain_model(
 ) -> None:
     """Measure, trace, blame, advise."""
     check_arguments(None, 0, json_file, report)
-    from gen.analysis.history import read_history, since_when
     from gen.analysis.layers.advice import advise
     from gen.analysis.layers.blame import blame, images_with
     from gen.analysis.layers.trace import trace
     from gen.analysis.measure.meter import measure
+    from gen.analysis.report.history import read_history, since_when
     from gen.networks import open_network
 
     opened = open_network(source, factory, script)
@@ -94,8 +94,8 @@ def explain_model(
         }
         write_json(plain, json_file)
     if report:
-        from gen.analysis.history import draw_history
-        from gen.analysis.report import Picture, Section, write_report
+        from gen.analysis.report.history import draw_history
+        from gen.analysis.report.html import Picture, Section, write_report
 
         pictures = []
         if history:

@@ -14,12 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gen.analysis import figures
 from gen.analysis.measure.lattice import lattice_lines
 from gen.analysis.measure.meter import measure
 from gen.analysis.measure.results import Measurement
-from gen.analysis.page import CAPTIONS, GLOSSARY
-from gen.analysis.report import HEADINGS, check_folder, line_name, lines_table, write_report
+from gen.analysis.report.html import (
+    HEADINGS,
+    check_folder,
+    figures,
+    line_name,
+    lines_table,
+    write_report,
+)
+from gen.analysis.report.page import CAPTIONS, GLOSSARY
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -181,7 +187,7 @@ def test_only_our_own_folders_are_written_to(tmp_path, written, compared):
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
-from gen.analysis.report import write_report
+from gen.analysis.report.html import write_report
 left = int(sys.argv[3])
 def look(event, arguments):
     global left
@@ -271,7 +277,7 @@ def test_captions_name_what_the_pictures_need():
 def test_checking_the_folder_loads_nothing_heavy():
     """`analyze.py` does so before any work, and answers usage errors at once."""
     heavy = "{'torch', 'matplotlib', 'numpy'}"
-    code = f"import sys, gen.analysis.report; print({heavy} & set(sys.modules))"
+    code = f"import sys, gen.analysis.report.html; print({heavy} & set(sys.modules))"
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert result.stdout.strip() == "set()"

@@ -58,7 +58,7 @@ def draw_history(rows: Rows) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.figures import GRAY, PERIOD_COLORS, STYLE
+    from gen.analysis.report.figures import GRAY, PERIOD_COLORS, STYLE
 
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 3.4), layout="constrained")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.analysis.measure.results import SIGNIFICANT
-from gen.analysis.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
+from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.system.files import remove_unfinished, write_atomically
 from gen.system.signals import uninterrupted
 
@@ -118,7 +118,7 @@ def draw_pictures(measurement: Measurement) -> list[Picture]:
     """All figures that this measurement allows, in reading order."""
     from matplotlib import rc_context
 
-    from gen.analysis import figures
+    from gen.analysis.report.html import figures
 
     defined = [n for n, period in measurement.periods.items() if not period.undefined]
     if not defined:
