@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## train a DCGAN and a VAE, sample both, measure their checkerboards
-	$(RUN) -m gen.demo
+	$(RUN) -m gen.commands.demo
 
 test: $(STAMP)  ## run the tests
 	$(RUN) -m pytest -m 'not slow'

@@ -9,9 +9,9 @@ from gen.commands.compare import compare
 from gen.commands.images import images
 from gen.commands.layer import layer
 from gen.commands.model import model
+from gen.commands.options import ChoiceGroup
 from gen.commands.quality import quality
 from gen.commands.repair import repair
-from gen.options import ChoiceGroup
 
 
 @click.group(cls=ChoiceGroup, help=__doc__)

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from gen.commands.options import Command, GroupedOption, Label, Number, Seeds
 from gen.commands.output import check_file, say
-from gen.options import Command, GroupedOption, Label, Number, Seeds
 from gen.system import distributed
 
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.

@@ -9,10 +9,17 @@ from typing import Any
 
 import click
 
+from gen.commands.options import (
+    ChoiceGroup,
+    Command,
+    GroupedOption,
+    options_of,
+    read_config,
+    read_overrides,
+)
 from gen.commands.output import say
 from gen.config.networks import EnlargingConfig, SegmenterConfig
 from gen.config.run import MODELS, RunConfig
-from gen.options import ChoiceGroup, Command, GroupedOption, options_of, read_config, read_overrides
 from gen.system import distributed
 
 GROUPS = {"model": "Networks", "data": "Data", "objective": "Objective", "training": "Training"}

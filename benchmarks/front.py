@@ -23,7 +23,7 @@ from gen.analysis.measure.meter import measure  # noqa: E402
 from gen.analysis.measure.results import Measurement  # noqa: E402
 from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, level_interval
 from gen.commands.compare import table  # noqa: E402
-from gen.demo import precision  # noqa: E402
+from gen.commands.demo import precision  # noqa: E402
 from gen.images import make_grid  # noqa: E402
 from gen.sampling import load, sample_images  # noqa: E402
 

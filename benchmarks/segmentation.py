@@ -23,10 +23,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from gen.commands.demo import precision  # noqa: E402
+from gen.commands.measuring import measure_path  # noqa: E402
 from gen.data.datasets import load_dataset  # noqa: E402
-from gen.demo import precision  # noqa: E402
 from gen.images import colorize, encode, make_grid  # noqa: E402
-from gen.measuring import measure_path  # noqa: E402
 from gen.sampling.masks import load_segmenter, predict  # noqa: E402
 from gen.system.files import write_atomically  # noqa: E402
 

@@ -36,10 +36,10 @@ sys.path.insert(0, str(ROOT))
 from gen.analysis.layers.repair import repair  # noqa: E402
 from gen.analysis.measure.meter import Meter  # noqa: E402
 from gen.analysis.measure.results import Measurement  # noqa: E402
+from gen.commands.demo import precision  # noqa: E402
 from gen.config.run import RunConfig  # noqa: E402
 from gen.data.datasets import Dataset, natural_channels  # noqa: E402
 from gen.data.order import epoch_order  # noqa: E402
-from gen.demo import precision  # noqa: E402
 from gen.images import to_float, to_uint8  # noqa: E402
 from gen.quality.distances import Images, compare_images  # noqa: E402
 from gen.quality.features import Features, open_features  # noqa: E402

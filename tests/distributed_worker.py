@@ -14,11 +14,11 @@ import torch
 from click.testing import CliRunner
 
 import sample
+from gen.commands.measuring import measure_path
 from gen.config.run import RunConfig
 from gen.data.batches import batches
 from gen.data.datasets import load_dataset
 from gen.data.stream import Selection, Sheet
-from gen.measuring import measure_path
 from gen.runs.data import open_dataset
 from gen.runs.open import load_checkpoint
 from gen.system import distributed

@@ -93,7 +93,7 @@ def test_fail_above_judges_by_level_and_significance(clean, checkered):
 
 
 def test_levels_that_are_mere_noise_are_not_held_against_a_model():
-    from gen.measuring import periods_above
+    from gen.commands.measuring import periods_above
 
     found = Period(level_dbc=-30.0, p_value=1e-9, detected=True)
     noise = Period(level_dbc=-20.0, p_value=0.5, detected=False)

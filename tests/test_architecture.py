@@ -16,7 +16,7 @@ ALLOWED = {
     "gen/system/distributed.py": set(),
     "gen/system/device.py": {"gen.system.distributed"},
     "gen/system/signals.py": {"gen.system.distributed"},
-    "gen/options.py": {"gen.config.run", "gen.system.distributed", "gen.system.signals"},
+    "gen/commands/options.py": {"gen.config.run", "gen.system.distributed", "gen.system.signals"},
     "gen/data": set(),
     "gen/analysis": {"gen.system.files", "gen.system.signals"},
     "gen/training": {
@@ -31,8 +31,8 @@ ALLOWED = {
         "gen.config.run", "gen.data", "gen.system.device", "gen.system.files", "gen.images", "gen.sampling",
         "gen.training",
     },
-    "gen/networks.py": {"gen.sampling.masks", "gen.sampling"},
-    "gen/measuring.py": {
+    "gen/inputs.py": {"gen.sampling.masks", "gen.sampling"},
+    "gen/commands/measuring.py": {
         "gen.analysis", "gen.data", "gen.system.distributed", "gen.sampling.masks", "gen.sampling",
         "gen.runs.checkpoint",
     },

@@ -18,9 +18,9 @@ import analyze
 import sample
 import train
 from gen.commands.inspect import inspect
+from gen.commands.options import command_line
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
-from gen.options import command_line
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.pretrained import digest
 from gen.sampling import draw_latents, load, open_run, sample_images

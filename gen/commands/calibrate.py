@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from gen.commands.images import ON_BAD_IMAGE
-from gen.options import Command, GroupedOption
+from gen.commands.options import Command, GroupedOption
 
 
 def print_table(
     path: Path, size: int, images: int, sets: int, max_images: int, on_bad_image: str
 ) -> None:
     """Print the table row by row: it takes minutes."""
-    from gen.measuring import calibration_rows
+    from gen.commands.measuring import calibration_rows
 
     for row in calibration_rows(path, size, images, sets, max_images, on_bad_image == "skip"):
         click.echo(row)

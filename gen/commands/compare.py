@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gen.commands.images import ON_BAD_IMAGE
+from gen.commands.options import Command, GroupedOption
 from gen.commands.output import check_file
-from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
     from gen.analysis.measure.results import Measurement, Period
@@ -41,8 +41,8 @@ def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
     from gen.analysis.measure.results import Measurement
 
     if path.suffix != ".json":
+        from gen.commands.measuring import measure_path
         from gen.data.stream import Selection
-        from gen.measuring import measure_path
 
         return measure_path(path, selection=Selection(skip_bad=skip_bad), num=num)[0]
     try:

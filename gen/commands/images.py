@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.options import LEVEL, Color, Command, GroupedOption, Periods, Size
 from gen.commands.output import check_file, say, write_json
-from gen.options import LEVEL, Color, Command, GroupedOption, Periods, Size
 from gen.system import distributed
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def measure_images(
     """Measure, print, write, judge."""
     check_arguments(tile, gap, json_file, report)
     from gen.analysis.report.html import lines_table, write_report
+    from gen.commands.measuring import measure_path, periods_above
     from gen.data.stream import Selection, Sheet
-    from gen.measuring import measure_path, periods_above
 
     selection = Selection(
         sheet=Sheet(tile, gap) if tile else None,

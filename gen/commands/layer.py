@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.options import Command, GroupedOption, Size
 from gen.commands.output import check_file, write_json
-from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
     from gen.analysis.layers.overlap import Overlap

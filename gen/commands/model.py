@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
+from gen.commands.options import Command, GroupedOption
 from gen.commands.output import write_json
-from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
@@ -73,7 +73,7 @@ def explain_model(
     from gen.analysis.layers.trace import trace
     from gen.analysis.measure.meter import measure
     from gen.analysis.report.history import read_history, since_when
-    from gen.networks import open_network
+    from gen.inputs import open_network
 
     opened = open_network(source, factory, script)
     inputs = opened.draw(num)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
+from gen.commands.options import Command, GroupedOption, Size
 from gen.commands.output import write_json
-from gen.options import Command, GroupedOption, Size
 
 if TYPE_CHECKING:
     from gen.quality.distances import Quality

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.model import source_options
+from gen.commands.options import LEVEL, Command, GroupedOption
 from gen.commands.output import check_file
-from gen.options import LEVEL, Command, GroupedOption
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gen.analysis.layers.repair import Repair
-    from gen.networks import Source
+    from gen.inputs import Source
 
 SHOWN = 8
 
@@ -35,7 +35,7 @@ def repair_model(
         check_file("-o", path, new=True)
     from gen.analysis.layers.repair import repair
     from gen.images import make_grid, save_png
-    from gen.networks import open_network
+    from gen.inputs import open_network
     from gen.system.files import write_atomically
 
     opened = open_network(source, factory, script)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from gen.commands.options import command_line
 from gen.config.run import MODELS
-from gen.options import command_line
 
 if TYPE_CHECKING:
     from gen.analysis.measure.results import Measurement

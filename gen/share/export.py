@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.options import Command, GroupedOption
 from gen.commands.quality import FEATURES, check_features, quality_of
-from gen.options import Command, GroupedOption
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,8 +152,8 @@ def export(
         check_new(outdir)
     except FileExistsError as error:
         raise click.UsageError(f"--outdir {error}") from error
+    from gen.commands.measuring import measure_path
     from gen.images import make_grid, save_png
-    from gen.measuring import measure_path
     from gen.sampling import open_run, sample_images
     from gen.share.card import SAMPLES, logged, write_card
     from gen.system.files import write_atomically

@@ -15,10 +15,15 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+
+from gen.data.decode import DataError
+from gen.data.stream import ImageStream, Selection, open_stream
+from gen.runs.open import is_run
 
 
 @dataclass(frozen=True)
@@ -106,3 +111,33 @@ def _callable(module: Any, function: str, named: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{named}: has no callable {function!r}")
     return found
+
+
+def open_images(
+    path: Path, selection: Selection, num: int, inputs: Path | None = None
+) -> ImageStream:
+    """Images of a path, or what a run or a checkpoint makes: `num` samples, or logit maps.
+
+    Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
+    """
+    from gen.sampling import open_run, sample_batches, sample_images
+    from gen.sampling.masks import BATCH, map_batches, open_logit_maps
+
+    if is_run(path) and selection.sheet:
+        raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
+    run = open_run(path) if is_run(path) else None
+    if inputs and not (run and run.masks):
+        raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
+    if run is None:
+        return open_stream(path, selection)
+    number = min(num, selection.max_images or num)
+    if run.masks:
+        maps, draw = open_logit_maps(run, inputs)
+        batches = draw(number).split(BATCH)  # passes of one process, as they round
+        shape = next(map_batches(maps, batches[0][:1])).shape[1:]
+        mine = (map_batches(maps, batch) for batch in batches[selection.part(len(batches))])
+        return ImageStream(shape, sum(map(len, batches)), chain.from_iterable(mine))
+    shape = tuple(sample_images(run.decoder, [0]).shape[1:])
+    seeds = range(number)[selection.part(number)]
+    samples = (batch.numpy() for batch in sample_batches(run.decoder, seeds))
+    return ImageStream(shape, number, samples)
