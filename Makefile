@@ -41,15 +41,15 @@ docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
 	$(RUN) -W error -m pdoc -o build/docs -d google --math gen models
 
 bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
-	$(RUN) benchmarks/performance.py
+	$(RUN) benchmarks/speed/performance.py
 
 # A classifier of the shapes judges quality; runs that stand in runs/study are not run again.
 JUDGE := runs/study/classifier/00000-classifier-shapes
-STUDY := OMP_NUM_THREADS=1 $(RUN) benchmarks/study.py --features classifier:$(JUDGE)
+STUDY := OMP_NUM_THREADS=1 $(RUN) benchmarks/study/study.py --features classifier:$(JUDGE)
 study-small: $(STAMP)  ## train and measure the study's grid of upsamplers, in two processes
 	test -d $(JUDGE) || $(RUN) train.py classifier --size 32 --outdir runs/study/classifier
 	$(STUDY) --shard 0/2 & $(STUDY) --shard 1/2; wait
-	$(RUN) benchmarks/study_report.py
+	$(RUN) benchmarks/study/report.py
 
 clean:  ## remove the environment and caches; runs/ is kept
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis gen.egg-info

@@ -1,7 +1,7 @@
 """Does bf16 train as well as fp32? `python benchmarks/precision.py --data-root DIR`.
 
 Trains DCGANs on real digits, both precisions from the same seeds, and scores 10,000 samples of each
-by the classifier of `benchmarks/quality.py`: the precisions may differ by no more than seeds do.
+by the classifier of `benchmarks/accuracy/quality.py`: the precisions may differ by no more than seeds do.
 Prints the scores and writes them to precision.json; a run that is there is not trained again.
 """
 

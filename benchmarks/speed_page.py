@@ -1,4 +1,4 @@
-"""docs/performance.md and its plot, from one run of benchmarks/performance.py."""
+"""docs/performance.md and its plot, from one run of benchmarks/speed/performance.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from timing import Row, markdown
 
 PAGE = """# Performance
 
-Written by `python benchmarks/performance.py --write-docs` in {seconds} s (`make bench` prints the
+Written by `python benchmarks/speed/performance.py --write-docs` in {seconds} s (`make bench` prints the
 same table and leaves this page alone). {processor}, {threads} threads, torch {torch}, load {load}
 before the start, {gpu}. Counted: {clock}; start-up, folders of samples and data always in
 wall-clock time. Matrix products reach {fp32:,.0f} GFLOP/s in fp32 and {bf16:,.0f} in bf16 here, a

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import train
-from benchmarks.soak import Soak
 from gen.system.files import read_rows
 from tests.equality import run_differences
+from tests.slow.soak import Soak
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -71,7 +71,7 @@ def test_two_processes_killed_and_resumed(tmp_path):
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(tmp_path):
-    """Every checkpoint, row and sample is looked at after each kill: see benchmarks/soak.py."""
+    """Every checkpoint, row and sample is looked at after each kill: see tests/slow/soak.py."""
     soak = Soak(tmp_path, steps=900, seed=int(time.time()))
     models = ["dcgan", "vae", "vaegan"]
     for model in models:

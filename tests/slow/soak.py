@@ -1,6 +1,6 @@
 """Train, kill at random, resume, sample, analyze, for an hour; check that nothing is ever lost.
 
-    python benchmarks/soak.py --minutes 60
+    python tests/slow/soak.py --minutes 60
 
 Each round starts train.py with `--resume auto` and ends it by SIGKILL, SIGTERM or SIGINT at a
 random moment: on starting, between steps, while it saves. After each round every checkpoint must

@@ -1,4 +1,4 @@
-"""Draw README's first picture: one generator, three upsamplers. `python benchmarks/front.py`.
+"""Draw README's first picture: one generator, three upsamplers. `python benchmarks/pictures/front.py`.
 
 Trains what is missing in runs/front (two minutes each on two cores), draws samples of each,
 measures them, prints the table of `analyze.py compare` and writes docs/img/front.png.

@@ -1,4 +1,4 @@
-"""Which upsampler, and what does it cost? `python benchmarks/study.py` runs the grid of the study.
+"""Which upsampler, and what does it cost? `python benchmarks/study/study.py` runs the grid of the study.
 
 Every cell {data} × {seed} × {model} × {upsampler} is trained for equal steps with all else equal:
 the width of discriminator or encoder, and the decoder's FLOPs (its width is chosen so). At

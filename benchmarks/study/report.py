@@ -1,4 +1,4 @@
-"""Tables, contrasts and figures of the study: `python benchmarks/study_report.py`.
+"""Tables, contrasts and figures of the study: `python benchmarks/study/report.py`.
 
 Rewrites what stands between the markers in docs/study.md and draws docs/img/study.png. A level that
 was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤". Intervals are
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="rewrite docs/study.md and its picture")
     given = parser.parse_args()
     if not given.runs.is_file():
-        sys.exit(f"{given.runs}: no such file; python benchmarks/study.py makes it")
+        sys.exit(f"{given.runs}: no such file; python benchmarks/study/study.py makes it")
     runs = [json.loads(line) for line in given.runs.read_text().splitlines()]
     sets: dict[str, list[Run]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/measurement.md: python benchmarks/pictures.py."""
+"""Draw the pictures of docs/measurement.md: python benchmarks/pictures/measurement.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Feed damaged files to all that reads files, and count what comes back other than one clear line.
 
-    python benchmarks/fuzz.py --minutes 10 --target decode --target checkpoint --target json
+    python tests/slow/fuzz.py --minutes 10 --target decode --target checkpoint --target json
 
 Real files are made, then bytes, structures or values of them changed at random (from --seed and
 the number of the input, so that a finding can be repeated). Whatever is raised beside the one error

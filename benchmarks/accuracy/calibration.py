@@ -1,7 +1,7 @@
 """Print the calibration of the measurement, and what others' statistics make of the same sets.
 
-    python benchmarks/calibration.py            about fifteen minutes on two cores
-    python benchmarks/calibration.py --quick    under three
+    python benchmarks/accuracy/calibration.py            about fifteen minutes on two cores
+    python benchmarks/accuracy/calibration.py --quick    under three
 
 Images: crops of the photographs in ../shared/data/photos where present, else dead-leaves images
 made here. Every target stands beside its figure.

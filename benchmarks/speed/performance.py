@@ -1,4 +1,4 @@
-"""Speed beside what a user would run instead: `python benchmarks/performance.py` (`make bench`).
+"""Speed beside what a user would run instead: `python benchmarks/speed/performance.py` (`make bench`).
 
 Prints one table, writes it as JSON to runs/performance.json and, with `--write-docs`, regenerates
 docs/performance.md and its plot. Functions alternate (A B A B …) and medians are compared: on a
