@@ -1,4 +1,4 @@
-"""What each of several processes does for tests/test_distributed.py: `worker.py FOLDER`."""
+"""What each of several processes does for tests/system/test_distributed.py: `worker.py FOLDER`."""
 
 from __future__ import annotations
 

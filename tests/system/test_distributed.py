@@ -23,9 +23,9 @@ from gen.runs.data import check_batch_size
 from gen.runs.open import load_checkpoint
 from gen.system import distributed
 from gen.training.loop import Trainer
-from tests import distributed_worker
 from tests.conftest import small_config
 from tests.equality import run_differences
+from tests.system import distributed_worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def worked(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("worked")
     images_to_measure(folder)
     (folder / "shared").mkdir()
-    codes, said = finish(start(2, "tests/distributed_worker.py", folder))
+    codes, said = finish(start(2, "tests/system/distributed_worker.py", folder))
     assert codes == [0, 0], said
     assert said[1] == ""
     (folder / "said").write_text(said[0])
