@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## train a DCGAN and a VAE, sample both, measure their checkerboards
-	$(RUN) -m gen.commands.demo
+	$(RUN) -m gen demo
 
 test: $(STAMP)  ## run the tests
 	$(RUN) -m pytest -m 'not slow'
@@ -38,7 +38,7 @@ lint: $(STAMP)  ## check style
 	$(RUN) -m ruff format --check .
 
 docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
-	$(RUN) -W error -m pdoc -o build/docs -d google --math gen models
+	$(RUN) -W error -m pdoc -o build/docs -d google --math gen gen.models
 
 bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
 	$(RUN) benchmarks/speed/performance.py

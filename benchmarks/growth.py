@@ -65,11 +65,12 @@ def step_seconds(width: int) -> float:
     """Seconds of a training step at 32×32, batch 64, fp32."""
     import contextlib
 
+    from gen.models.build import build_modules
+
     from gen.config.run import RunConfig
     from gen.data.datasets import Batch
     from gen.training.loop import train_step
     from gen.training.objectives import build_objective
-    from models.build import build_modules
 
     model: dict[str, Any] = {"model": "dcgan", "size": (32, 32), "channels": 3, "width": width}
     config = RunConfig.from_dict({"model": model})

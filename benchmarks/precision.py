@@ -14,7 +14,7 @@ from pathlib import Path
 
 from quality import CLASSIFIER, ROOT, score_run, trained
 
-from gen.sampling import open_run
+from gen.runs.open import open_run
 
 RUN = (
     *("dcgan", "--size", "32", "--width", "16"),

@@ -21,11 +21,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.layers.blame import images_with  # noqa: E402
-from gen.analysis.layers.trace import steady_state, trace  # noqa: E402
-from gen.analysis.measure.meter import measure  # noqa: E402
-from gen.sampling import draw_latents, load  # noqa: E402
-from models.decoder import Decoder  # noqa: E402
+from gen.models.decoder import Decoder
+
+from gen.analysis.layers.blame import images_with
+from gen.analysis.layers.trace import steady_state, trace
+from gen.analysis.measure.meter import measure
+from gen.runs.open import load
+from gen.sampling.seeds import draw_latents
 
 IMAGES = 1024
 CERTAIN = 1e-3

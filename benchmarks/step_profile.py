@@ -19,9 +19,9 @@ from torch.profiler import profile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from gen.config.run import RunConfig  # noqa: E402
-from gen.data.datasets import Batch, Dataset, load_dataset  # noqa: E402
-from gen.training.loop import Trainer  # noqa: E402
+from gen.config.run import RunConfig
+from gen.data.datasets import Batch, Dataset, load_dataset
+from gen.training.loop import Trainer
 
 WARM, STEPS = 6, 30
 KINDS = {  # the first of which an operation's name has a part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gen.system.errors import InputError
 from gen.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -107,9 +108,9 @@ def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:
     if suffix == ".png":
         picture.save(buffer, "png", compress_level=compress_level)
     elif suffix not in (".jpg", ".jpeg"):
-        raise ValueError(f"suffix is {suffix}; must be .png, .jpg, .jpeg or .npy")
+        raise InputError(f"suffix is {suffix}; must be .png, .jpg, .jpeg or .npy")
     elif pixels.shape[2] == 4:
-        raise ValueError("images with alpha have no JPEG; write png or npy")
+        raise InputError("images with alpha have no JPEG; write png or npy")
     else:
         picture.save(buffer, "jpeg", quality=95, subsampling=0)
     return buffer.getvalue()
@@ -128,9 +129,9 @@ def encode_gif(frames: Sequence[Tensor], frames_per_second: int) -> bytes:
     from PIL import Image
 
     if 100 % frames_per_second:
-        raise ValueError(f"a GIF counts in 1/100 s; {frames_per_second} frames per second do not")
+        raise InputError(f"a GIF counts in 1/100 s; {frames_per_second} frames per second do not")
     if frames[0].shape[0] == 4:
-        raise ValueError("images with alpha have no GIF; write --grid or --npy")
+        raise InputError("images with alpha have no GIF; write --grid or --npy")
     pictures = []
     for frame in frames:
         picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy().squeeze())

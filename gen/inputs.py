@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
 from gen.runs.open import is_run
+from gen.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
 
     Raises:
         ValueError: Not exactly one source, or a callable that is not there or returns no network.
-        CheckpointError: As `gen.sampling.load`.
+        CheckpointError: As `gen.runs.open.load`.
     """
-    from gen.sampling import draw_inputs, draw_latents, open_run
+    from gen.runs.open import open_run
     from gen.sampling.masks import open_logit_maps
+    from gen.sampling.seeds import draw_inputs, draw_latents
 
     if factory and script:
-        raise ValueError("--factory and --script exclude each other")
+        raise InputError("--factory and --script exclude each other")
     if not (factory or script):
         if path is None:
-            raise ValueError("name a run or checkpoint, or a network by --factory or --script")
+            raise InputError("name a run or checkpoint, or a network by --factory or --script")
         run = open_run(path, device="cpu")
         if run.masks:
             made: Any = open_logit_maps(run)
@@ -59,15 +61,19 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
             made = run.decoder, lambda count: draw_inputs(run.decoder, range(count))
     else:
         call = _from_module(factory) if factory else _from_file(script)
-        made = call(path) if path is not None else call()
+        try:
+            made = call(path) if path is not None else call()
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            raise InputError(f"{factory or script} failed: {text} (--debug shows where)") from error
     network, draw = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     name = factory or script or path
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{name} returned {type(network).__name__}; it must return an nn.Module")
+        raise InputError(f"{name} returned {type(network).__name__}; it must return an nn.Module")
     if draw is None:
         latent = getattr(network, "latent", None)
         if type(latent) is not int:
-            raise ValueError(
+            raise InputError(
                 f"{name}: the network has no whole number `latent`; return (network, draw) "
                 "where draw(n) gives n latents or maps"
             )
@@ -81,7 +87,7 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
 def _split(named: str, form: str) -> tuple[str, str]:
     place, colon, function = named.rpartition(":")
     if not colon or not place or not function:
-        raise ValueError(f"{named!r}; write {form}")
+        raise InputError(f"{named!r}; write {form}")
     return place, function
 
 
@@ -90,16 +96,16 @@ def _from_module(named: str) -> Callable[..., Any]:
     try:
         return _callable(importlib.import_module(place), function, named)
     except ModuleNotFoundError as error:
-        raise ValueError(f"--factory {named}: {error}") from error
+        raise InputError(f"--factory {named}: {error}") from error
 
 
 def _from_file(named: str) -> Callable[..., Any]:
     place, function = _split(named, "--script file.py:callable")
     if not Path(place).is_file():
-        raise ValueError(f"--script {place}: no such file")
+        raise InputError(f"--script {place}: no such file")
     spec = importlib.util.spec_from_file_location("gen_user_script", place)
     if spec is None or spec.loader is None:
-        raise ValueError(f"--script {place}: is no Python file")
+        raise InputError(f"--script {place}: is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look their module up
     spec.loader.exec_module(module)
@@ -109,7 +115,7 @@ def _from_file(named: str) -> Callable[..., Any]:
 def _callable(module: Any, function: str, named: str) -> Callable[..., Any]:
     found = getattr(module, function, None)
     if not callable(found):
-        raise ValueError(f"{named}: has no callable {function!r}")
+        raise InputError(f"{named}: has no callable {function!r}")
     return found
 
 
@@ -120,8 +126,9 @@ def open_images(
 
     Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
     """
-    from gen.sampling import open_run, sample_batches, sample_images
+    from gen.runs.open import open_run
     from gen.sampling.masks import BATCH, map_batches, open_logit_maps
+    from gen.sampling.seeds import sample_batches, sample_images
 
     if is_run(path) and selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from click.testing import CliRunner
+from gen.models.decoder import Decoder
+from gen.models.upsample import UPSAMPLERS
 
-from gen.sampling import draw_latents, load, make_fast, open_run, sample_images
+from gen.runs.open import load, open_run
 from gen.sampling.fast import FastDecoder
-from models.decoder import Decoder
-from models.upsample import UPSAMPLERS
+from gen.sampling.seeds import draw_latents, make_fast, sample_images
 from sample import main
 
 

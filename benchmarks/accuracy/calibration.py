@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
-import peers  # noqa: E402
-
-from benchmarks.accuracy import calibrate  # noqa: E402
-from benchmarks.accuracy.calibrate import Draw, auc  # noqa: E402
-from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject  # noqa: E402
-from gen.analysis.measure.meter import measure  # noqa: E402
+from benchmarks.accuracy import calibrate, peers
+from benchmarks.accuracy.calibrate import Draw, auc
+from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject
+from gen.analysis.measure.meter import measure
 
 CORNER, ROWS, WAVE = (0.5, 0.5), (0.5, 0.0), (0.0, 0.25)
 

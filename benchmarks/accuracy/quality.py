@@ -25,16 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.config.run import RunConfig  # noqa: E402
-from gen.data.datasets import Dataset, load_dataset  # noqa: E402
-from gen.images import to_float  # noqa: E402
-from gen.runs.open import load_checkpoint  # noqa: E402
-from gen.sampling import load, open_run, sample_batches  # noqa: E402
-from gen.training.objectives import VAE  # noqa: E402
-from models.build import build_modules  # noqa: E402
+from gen.models.build import build_modules
+
+from gen.config.run import RunConfig
+from gen.data.datasets import Dataset, load_dataset
+from gen.images import to_float
+from gen.runs.open import load, load_checkpoint, open_run
+from gen.sampling.seeds import sample_batches
+from gen.training.objectives import VAE
 
 SAMPLES = 10_000
 CLASSIFIER = ("classifier", "--size", "32", "--batch-size", "128", "--steps", "3744")

@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.commands.demo import precision  # noqa: E402
-from gen.commands.measuring import measure_path  # noqa: E402
-from gen.data.datasets import load_dataset  # noqa: E402
-from gen.images import colorize, encode, make_grid  # noqa: E402
-from gen.sampling.masks import load_segmenter, predict  # noqa: E402
-from gen.system.files import write_atomically  # noqa: E402
+from gen.commands.demo import precision
+from gen.commands.measuring import measure_path
+from gen.data.datasets import load_dataset
+from gen.images import colorize, encode, make_grid
+from gen.sampling.masks import load_segmenter, predict
+from gen.system.files import write_atomically
 
 UPSAMPLERS = {
     "transposed k4": ["--upsample", "transposed", "--kernel-size", "4"],

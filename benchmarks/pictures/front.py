@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.measure.meter import measure  # noqa: E402
-from gen.analysis.measure.results import Measurement  # noqa: E402
+from gen.analysis.measure.meter import measure
+from gen.analysis.measure.results import Measurement
 from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, level_interval
-from gen.commands.compare import table  # noqa: E402
-from gen.commands.demo import precision  # noqa: E402
-from gen.images import make_grid  # noqa: E402
-from gen.sampling import load, sample_images  # noqa: E402
+from gen.commands.compare import table
+from gen.commands.demo import precision
+from gen.images import make_grid
+from gen.runs.open import load
+from gen.sampling.seeds import sample_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

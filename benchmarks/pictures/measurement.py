@@ -9,16 +9,16 @@ import matplotlib
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from benchmarks.accuracy import calibrate  # noqa: E402
-from benchmarks.accuracy.calibrate import line_at  # noqa: E402
-from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject  # noqa: E402
-from gen.analysis.measure.meter import measure  # noqa: E402
+from benchmarks.accuracy import calibrate
+from benchmarks.accuracy.calibrate import line_at
+from benchmarks.accuracy.grids import PATTERNS, dead_leaves, inject
+from gen.analysis.measure.meter import measure
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#888888"
 CORNER = (0.5, 0.5)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import torch
 from scipy.fft import dctn
-from timing import Row, alternate
 
+from benchmarks.accuracy import peers
 from benchmarks.accuracy.grids import dead_leaves
+from benchmarks.speed.timing import Row, alternate
 from gen.analysis.measure.spectrum import Spectrum
 from gen.analysis.measure.threads import chunk_length, over_cores
 from gen.data.batches import batches

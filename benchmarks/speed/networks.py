@@ -12,23 +12,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import example_dcgan
 import torch
-from timing import Clock, Row, alternate
+from gen.models.decoder import Decoder
 from torchvision.utils import save_image
 
+from benchmarks.speed import example_dcgan
+from benchmarks.speed.timing import Clock, Row, alternate
 from gen.config.run import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
 from gen.images import encode, to_float
-from gen.sampling import decode_latents, draw_latents
 from gen.sampling.fast import FastDecoder
+from gen.sampling.seeds import decode_latents, draw_latents
 from gen.sampling.sources import Source
 from gen.sampling.write import Targets, write_images
 from gen.system.files import read_rows
 from gen.training.loop import Trainer
-from models.decoder import Decoder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Multiply-adds ×2 of one image and step: five passes of G or D in our loop, k4 s2 throughout.
 GFLOP = {64: 2.48, 32: 0.135}
 TRAIN = {64: (64, 4, 2.3, 1.35), 32: (32, 24, 2.5, 1.4)}  # size → width, steps, targets bf16, fp32

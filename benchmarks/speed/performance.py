@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
-import growth  # noqa: E402
-import speed_analysis  # noqa: E402
-import speed_networks  # noqa: E402
-from timing import Clock, Row, alternate, markdown  # noqa: E402
+import growth
+
+from benchmarks.speed import analysis as speed_analysis
+from benchmarks.speed import networks as speed_networks
+from benchmarks.speed.timing import Clock, Row, alternate, markdown
 
 
 def limits() -> dict[str, float]:

@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.report.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION  # noqa: E402
-from gen.system.files import write_atomically  # noqa: E402
+from gen.analysis.report.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION
+from gen.system.files import write_atomically
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PERIODS = ("2", "4")

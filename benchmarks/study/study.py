@@ -30,25 +30,27 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.layers.repair import repair  # noqa: E402
-from gen.analysis.measure.meter import Meter  # noqa: E402
-from gen.analysis.measure.results import Measurement  # noqa: E402
-from gen.commands.demo import precision  # noqa: E402
-from gen.config.run import RunConfig  # noqa: E402
-from gen.data.datasets import Dataset, natural_channels  # noqa: E402
-from gen.data.order import epoch_order  # noqa: E402
-from gen.images import to_float, to_uint8  # noqa: E402
-from gen.quality.distances import Images, compare_images  # noqa: E402
-from gen.quality.features import Features, open_features  # noqa: E402
-from gen.runs.data import open_dataset  # noqa: E402
-from gen.sampling import decoder_of, draw_latents  # noqa: E402
-from gen.sampling.norm import set_statistics  # noqa: E402
-from gen.training.loop import Trainer  # noqa: E402
-from gen.training.summary import count_costs  # noqa: E402
-from models.decoder import Decoder  # noqa: E402
+from gen.models.decoder import Decoder
+
+from gen.analysis.layers.repair import repair
+from gen.analysis.measure.meter import Meter
+from gen.analysis.measure.results import Measurement
+from gen.commands.demo import precision
+from gen.config.run import RunConfig
+from gen.data.datasets import Dataset, natural_channels
+from gen.data.order import epoch_order
+from gen.images import to_float, to_uint8
+from gen.quality.distances import Images, compare_images
+from gen.quality.features import Features, open_features
+from gen.runs.data import open_dataset
+from gen.runs.open import decoder_of
+from gen.sampling.norm import set_statistics
+from gen.sampling.seeds import draw_latents
+from gen.training.loop import Trainer
+from gen.training.summary import count_costs
 
 # Name → upsampler, kernel size, antialias.
 UPSAMPLERS: dict[str, tuple[str, int, bool]] = {

@@ -1,4 +1,4 @@
-"""`analyze.py compare`: runs, folders of images and measurements side by side."""
+"""`gen compare`: runs, folders of images and measurements side by side."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from gen.commands.images import ON_BAD_IMAGE
 from gen.commands.options import Command, GroupedOption
 from gen.commands.output import check_file
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from gen.analysis.measure.results import Measurement, Period
@@ -49,7 +50,7 @@ def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
         plain = json.loads(path.read_text())
         return Measurement.from_dict(plain.get("measurement", plain))
     except (ValueError, AttributeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def cell(period: Period | None) -> str:
@@ -130,7 +131,7 @@ compare = Command(
                       group="Output", help="draw the table"),
     ],
     examples="""
-        python analyze.py compare runs/00000-dcgan-shapes runs/00001-dcgan-shapes photos/
-        python analyze.py compare before.json after.json --plot change.png
+        gen compare runs/00000-dcgan-shapes runs/00001-dcgan-shapes photos/
+        gen compare before.json after.json --plot change.png
     """,
 )  # fmt: skip

@@ -1,21 +1,24 @@
-"""The main job in one command (`make demo`): train, sample and measure a DCGAN and a VAE."""
+"""`gen demo`: train, sample and measure a DCGAN and a VAE, from nothing."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import click
+
+from gen.commands.options import Command, GroupedOption, invocation
 
 
 def shell(*arguments: str) -> None:
     """Run one of our commands as a user would, and show it."""
-    print(f"\n$ python {shlex.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+    click.echo(f"\n$ gen {shlex.join(arguments)}")
+    code = subprocess.run([sys.executable, "-m", "gen", *arguments], check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 def precision() -> str:
@@ -28,42 +31,43 @@ def precision() -> str:
     return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
 
 
-def main() -> None:
+def run_demo(outdir: Path, steps: tuple[int, int]) -> None:
     """Train, sample, measure; end with where to look and what to try."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outdir", default="runs/demo", help="parent of the two runs")
-    parser.add_argument(
-        "--steps", type=int, nargs=2, default=[2200, 1000], metavar=("DCGAN", "VAE")
-    )
-    given = parser.parse_args()
     clock = time.perf_counter()
-
-    common = ["--size", "32", "--width", "32", "--precision", precision(), "--outdir", given.outdir]
-    dcgan = [*common, "--lr", "1e-3", "--steps", str(given.steps[0])]
-    vae = [*common, "--steps", str(given.steps[1])]
+    common = ["--size", "32", "--precision", precision(), "--outdir", str(outdir)]
+    options = {"dcgan": ["--width", "32", "--lr", "1e-3"], "vae": ["--width", "32"]}
     runs = {}
-    for model, options in (("dcgan", dcgan), ("vae", vae)):
-        shell("train.py", model, *options)
-        run = max((ROOT / given.outdir).glob(f"*-{model}-shapes"))
-        runs[model] = run.relative_to(ROOT) if run.is_relative_to(ROOT) else run
-        shell("sample.py", str(runs[model]), "--grid", str(runs[model] / "grid.png"))
+    for (model, own), count in zip(options.items(), steps, strict=True):
+        shell("train", model, *common, *own, "--steps", str(count))
+        runs[model] = run = max(outdir.glob(f"*-{model}-shapes"))
+        shell("sample", str(run), "--grid", str(run / "grid.png"))
     trained = time.perf_counter() - clock
     for run in runs.values():
-        shell("analyze.py", "images", str(run), "--report", str(run / "report"))
-
-    print(
-        f"\nTrained in {trained:.0f} s, measured in {time.perf_counter() - clock - trained:.0f} s."
-    )
-    print("Pictures and reports:")
+        shell("images", str(run), "--report", str(run / "report"))
+    measured = time.perf_counter() - clock - trained
+    click.echo(f"\nTrained in {trained:.0f} s, measured in {measured:.0f} s.")
+    click.echo("Pictures and reports:")
     for run in runs.values():
-        print(f"  {run / 'grid.png'}  {run / 'report' / 'index.html'}")
-    print(
-        "Try next:\n"
-        f"  python sample.py {runs['dcgan']} --seeds 0-999 --outdir samples/\n"
-        f"  python train.py dcgan --data DIR_OF_YOUR_IMAGES --size 64\n"
-        f"  {Path(sys.prefix).name}/bin/tensorboard --logdir {given.outdir}"
-    )
+        click.echo(f"  {run / 'grid.png'}  {run / 'report' / 'index.html'}")
+    click.echo("Try next:")
+    for command in (
+        f"sample {runs['dcgan']} --seeds 0-999 --outdir samples/",
+        "train dcgan --data DIR_OF_YOUR_IMAGES --size 64",
+    ):
+        click.echo(f"  {invocation(command)}")
+    click.echo(f"  tensorboard --logdir {outdir}")
 
 
-if __name__ == "__main__":
-    main()
+demo = Command(
+    "demo",
+    help="Train, sample and measure a DCGAN and a VAE: minutes on a laptop, no data needed.",
+    callback=run_demo,
+    params=[
+        GroupedOption(["--outdir"], type=click.Path(path_type=Path), default="runs/demo",
+                      show_default=True, metavar="DIR", help="parent of the two runs"),
+        GroupedOption(["--steps"], type=(click.IntRange(1), click.IntRange(1)),
+                      default=(2200, 1000), show_default=True, metavar="DCGAN VAE",
+                      help="lengths of the two runs"),
+    ],
+    examples="gen demo",
+)  # fmt: skip

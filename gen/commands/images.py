@@ -1,4 +1,4 @@
-"""`analyze.py images`: measure what a path holds; print, write, judge."""
+"""`gen images`: measure what a path holds; print, write, judge."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ images = Command(
     callback=measure_images,
     params=[click.Argument(["path"], type=_PATH), *OPTIONS],
     examples="""
-            python analyze.py images samples/ --reference photos/ --report report/
-            python analyze.py images sheet.png --tile 32 --gap 2
-            python analyze.py images runs/00000-dcgan-shapes --json - --fail-above -40
+            gen images samples/ --reference photos/ --report report/
+            gen images sheet.png --tile 32 --gap 2
+            gen images runs/00000-dcgan-shapes --json - --fail-above -40
         """,
 )

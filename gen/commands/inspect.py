@@ -1,50 +1,28 @@
-"""What a file holds."""
+"""`gen inspect`: what a file holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
+import click
 
-from gen.runs.checkpoint import check_content, fitting, state_dict_in
-from gen.runs.open import read_newest
-
-
-def inspect(path: Path | str) -> str:
-    """What a file holds, in a few lines: a run of ours, weights of the example, or their names.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    from models.dcgan import ExampleGenerator
-
-    path, content = read_newest(path)
-    weights = state_dict_in(content)
-    if weights is None:
-        content = check_content(path, content)
-        model = content["config"].model
-        lines = [
-            f"{path}: {model.model} of this toolkit after {content['step']} steps",
-            str(model),
-        ]
-        with fitting(path):
-            lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
-            return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
-    network = ExampleGenerator.from_weights(weights)
-    if network is not None:
-        kernels = [value for value in weights.values() if value.ndim == 4]
-        widths = " → ".join(str(k.shape[1]) for k in kernels)
-        return (
-            f"{path}: DCGAN generator in the layout of PyTorch's example\n"
-            f"latent {network.latent} → {widths} channels, images of "
-            f"{network.sizes[-1][0]}x{network.sizes[-1][1]}; works in sample.py and analyze.py"
-        )
-    shown = [f"  {name} {tuple(value.shape)}" for name, value in list(weights.items())[:40]]
-    rest = [f"  … and {len(weights) - 40} more"] if len(weights) > 40 else []
-    head = f"{path}: {len(weights)} tensors of a network that this toolkit does not know"
-    hint = "python analyze.py model --script FILE.py:FUNCTION takes a function that builds it"
-    return "\n".join([head, *shown, *rest, hint])
+from gen.commands.options import Command
 
 
-def _count(weights: dict[str, torch.Tensor]) -> str:
-    return f"{sum(value.numel() for value in weights.values()):,}"
+def print_description(path: Path) -> None:
+    """Read safely, describe."""
+    from gen.runs.describe import describe
+
+    click.echo(describe(path))
+
+
+inspect = Command(
+    "inspect",
+    help="Say what a checkpoint, run directory or file of weights holds; runs no code of it.",
+    callback=print_description,
+    params=[click.Argument(["path"], type=click.Path(path_type=Path))],
+    examples="""
+        gen inspect runs/00000-dcgan-shapes
+        gen inspect netG_epoch_24.pth
+    """,
+)

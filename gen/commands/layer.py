@@ -1,4 +1,4 @@
-"""`analyze.py layer`: the overlap of one transposed convolution, in the terminal, at once."""
+"""`gen layer`: the overlap of one transposed convolution, in the terminal, at once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ layer = Command(
                       help="draw the map: .png, .svg or .pdf"),
     ],
     examples="""
-        python analyze.py layer --kernel 3 --stride 2 --padding 1 --output-padding 1
-        python analyze.py layer --kernel 4 --stride 2 --padding 1 --json -
+        gen layer --kernel 3 --stride 2 --padding 1 --output-padding 1
+        gen layer --kernel 4 --stride 2 --padding 1 --json -
     """,
 )  # fmt: skip

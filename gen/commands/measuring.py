@@ -10,24 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.analysis.measure.lattice import minimum_size
 from gen.analysis.measure.meter import FEW, PERIODS, Meter, measure
 from gen.analysis.measure.results import Measurement
-from gen.data.stream import ImageStream, Selection, open_stream
+from gen.data.stream import ImageStream, Selection
 from gen.inputs import open_images
 from gen.system import distributed
+from gen.system.errors import InputError
 
 THUMBNAILS = 24
-CALIBRATED = (2, 4)  # periods
-# Pattern, its line (fy, fx), mode, and depth: a share of brightness, or grey levels if additive.
-GRIDS = (
-    ("checkerboard", (0.5, 0.5), "multiplicative", 0.01),
-    ("checkerboard", (0.5, 0.5), "multiplicative", 0.003),
-    ("rows", (0.5, 0.0), "multiplicative", 0.01),
-    ("cosine4", (0.0, 0.25), "multiplicative", 0.01),
-    ("checkerboard", (0.5, 0.5), "additive", 0.25),
-    ("rows", (0.5, 0.0), "additive", 0.5),
-)
 
 
 def measure_path(
@@ -113,7 +103,7 @@ def periods_above(measurement: Measurement, limit: float) -> list[str]:
         ValueError: No period could be measured, so that silence would mean nothing.
     """
     if all(period.undefined for period in measurement.periods.values()):
-        raise ValueError(
+        raise InputError(
             f"no period could be measured, so nothing can be held against {limit:g} dBc"
         )
     return [
@@ -121,56 +111,3 @@ def periods_above(measurement: Measurement, limit: float) -> list[str]:
         for number, period in measurement.periods.items()
         if period.detected and period.level_dbc is not None and period.level_dbc > limit
     ]
-
-
-def calibration_rows(
-    path: Path, side: int, count: int, sets: int, limit: int, skip_bad: bool
-) -> Iterator[str]:
-    """Yield the calibration table of a user's own images, row by row as it is computed.
-
-    Luma of random crops is measured as it is, with known grids and under confounds: see
-    `benchmarks.accuracy.calibrate` for what each number means.
-
-    Args:
-        path: Images without a grid, as `open_stream` takes them.
-        side: Largest side of the crops in pixels; smaller images are used whole.
-        count: Images in a set.
-        sets: Sets behind every row.
-        limit: Images to read.
-        skip_bad: Leave unreadable files out, and say so on stderr.
-    """
-    from benchmarks.accuracy import calibrate
-
-    stream = open_stream(path, Selection(channels=1, max_images=limit, skip_bad=skip_bad))
-    size = tuple(min(side, length) for length in stream.shape[1:])
-    if min(size) < minimum_size(max(CALIBRATED)):
-        least = minimum_size(max(CALIBRATED))
-        raise ValueError(
-            f"crops are {size[0]}×{size[1]}; calibration needs {least}×{least} or more"
-        )
-    pixels = np.concatenate(list(stream.batches))
-    for note in stream.notes:
-        print(f"{path.resolve().name}: {note}", file=sys.stderr)
-    draw = calibrate.crops(pixels, size)
-    common = {"images": count, "sets": sets, "periods": CALIBRATED}
-    yield f"Luma crops of {size[0]}×{size[1]} from {len(pixels)} images; {sets} sets of {count}"
-
-    none = calibrate.null(draw, **common)
-    yield "\nNo grid: sets in which anything is reported (nominal: 5 % or less)"
-    rates = ("family_wise", "any"), ("verdict", "verdict"), ("excess", "excess"), ("trace", "trace")
-    yield "  " + "  ".join(f"{name} {getattr(none, field):.3f}" for field, name in rates)
-    yield "\nA known grid (coverage of the 95 % interval; AUC of its p-value; share of sets found)"
-    yield "  pattern       mode            depth  bias dB  RMSE dB  coverage    AUC  found"
-    for name, line, mode, depth in GRIDS:
-        r = calibrate.injection(draw, name, line, depth, mode, **common)
-        yield (
-            f"  {name:<13} {mode:<14} {depth:>6g} {r.bias_db:>8.2f} {r.rmse_db:>8.2f}"
-            f" {r.coverage:>9.2f} {r.auc:>6.3f} {r.found:>6.2f}"
-        )
-    yield "\nConfounds: AUC of the smallest p-value against plain sets (0.5: blind to it)"
-    for name in calibrate.CONFOUNDS:
-        yield f"  {name:<13} {calibrate.specificity(draw, name, **common):.3f}"
-    yield "\nDetection limit: amplitude found in nine sets of ten, dB (of gain, or of a grey level)"
-    for name, line, mode, _ in (GRIDS[0], GRIDS[4]):
-        stated, needed = calibrate.detection_level(draw, name, line, mode, **common)
-        yield f"  {name:<13} {mode:<14} stated {stated:>6.1f}  measured {needed:>6.1f}"

@@ -1,4 +1,4 @@
-"""`analyze.py model`: level per period, table per layer, blame and advice for any generator."""
+"""`gen model`: level per period, table per layer, blame and advice for any generator."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ model = Command(
                       help="write JSON; - is stdout"),
     ],
     examples="""
-        python analyze.py model runs/00000-dcgan-shapes --report report/
-        python analyze.py model netG_epoch_24.pth
-        python analyze.py model vae.pt --script load_vae.py:build --range 0,1
+        gen model runs/00000-dcgan-shapes --report report/
+        gen model netG_epoch_24.pth
+        gen model vae.pt --script load_vae.py:build --range 0,1
     """,
 )  # fmt: skip

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any, get_origin, get_type_hints
 import click
 
 from gen.config.fields import Checked
-from gen.config.run import RunConfig
 from gen.system import distributed
+from gen.system.errors import InputError
 from gen.system.signals import interruptible
 
 
@@ -130,6 +129,18 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+def invocation(command: str) -> str:
+    """`sample RUN` → `gen sample RUN`, or `python sample.py RUN` where a checkout's script runs."""
+    script, name = Path(sys.argv[0]).name, command.partition(" ")[0]
+    if script not in ("train.py", "sample.py", "analyze.py") or name in ("export", "demo"):
+        return f"gen {command}"
+    return (
+        f"python {command.replace(' ', '.py ', 1)}"
+        if name in ("train", "sample")
+        else (f"python analyze.py {command}")
+    )
+
+
 @contextlib.contextmanager
 def said_once() -> Iterator[None]:
     """Leave it to the first of several processes to say that the arguments, those of all, err."""
@@ -165,7 +176,8 @@ class Command(click.Command):
         if self.examples:
             with formatter.section("Examples"):
                 for line in self.examples.strip().splitlines():
-                    formatter.write(f"  {line.strip()}\n")
+                    program, _, command = line.strip().partition("gen ")
+                    formatter.write(f"  {program}{invocation(command)}\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does."""
@@ -187,14 +199,14 @@ class Command(click.Command):
         except Exception as error:
             if debug:
                 raise
-            raise click.ClickException(one_line(error)) from error
+            raise failure(error) from error
 
 
 def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
     """Sections of a configuration file, or of none, for this model."""
     values = json.loads(Path(file).read_text()) if file else {}
     if values.get("model", {}).get("model", model) != model:
-        raise ValueError(f"is of model {values['model']['model']}, not {model}")
+        raise InputError(f"is of model {values['model']['model']}, not {model}")
     return {**values, "model": {**values.get("model", {}), "model": model}}
 
 
@@ -211,13 +223,20 @@ def read_overrides(given: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def one_line(error: BaseException) -> str:
-    """The error in one line; the class stands before messages that do not explain themselves."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+def failure(error: Exception) -> click.ClickException:
+    """What to print of an error, with its exit code: one line, whoever is to blame."""
     text = " ".join(str(error).split()) or "no message"
-    expected = type(error).__module__.startswith("gen.") or isinstance(error, ValueError)
-    return text if expected else f"{type(error).__name__}: {text} (--debug shows where)"
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        text = f"out of memory; try fewer or smaller images at once ({text[:100]})"
+    elif not hasattr(error, "exit_code"):
+        text = (
+            f"{type(error).__name__}: {text} (a bug in gen; --debug shows where: please report it)"
+        )
+    shown = click.ClickException(text)
+    shown.exit_code = getattr(error, "exit_code", 1)
+    return shown
 
 
 class ChoiceGroup(click.Group):
@@ -225,9 +244,10 @@ class ChoiceGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or fail with the choices."""
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
             with said_once():
-                ctx.fail(f"{args[0]!r} is not one of {', '.join(sorted(self.commands))}.")
+                ctx.fail(f"{args[0]!r} is not one of {', '.join(names)}.")
         return super().resolve_command(ctx, args)
 
 
@@ -261,28 +281,3 @@ def _default_text(field: dataclasses.Field[Any], default: Any) -> str:
     return (
         f"default: {default:g}{unit}" if isinstance(default, float) else f"default: {default}{unit}"
     )
-
-
-def command_line(config: RunConfig) -> str:
-    """The command that trains such a run, of options that differ from their defaults.
-
-    A path of images is given by its last name, and `--data-root`, which is a place, not at all.
-    """
-    model = config.model.model
-    plain = RunConfig.from_dict({"model": {"model": model}})
-    words = ["python", "train.py", model]
-    for section in RunConfig.sections(model):
-        given, default = getattr(config, section), getattr(plain, section)
-        for field in dataclasses.fields(given):
-            value = getattr(given, field.name)
-            if value == getattr(default, field.name) or not field.metadata.get("help"):
-                continue
-            flag = field.name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            elif field.name != "data_root":
-                text = str(value)
-                if isinstance(value, tuple):
-                    text = ("x" if len(value) == 2 else ",").join(map(str, value))
-                words += [f"--{flag}", Path(text).name if flag == "data" else text]
-    return shlex.join(words)

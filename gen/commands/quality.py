@@ -1,4 +1,4 @@
-"""`analyze.py quality`: distances of samples from real images, in a network's features."""
+"""`gen quality`: distances of samples from real images, in a network's features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from gen.commands.images import check_arguments
 from gen.commands.options import Command, GroupedOption, Size
 from gen.commands.output import write_json
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from gen.quality.distances import Quality
@@ -32,7 +33,7 @@ def quality_of(path: str, reference: str, features: str, **settings: Any) -> Qua
     except ModuleNotFoundError as error:
         if error.name != "torch_fidelity":
             raise
-        raise ValueError(
+        raise InputError(
             "quality metrics need torch-fidelity: pip install torch-fidelity (extra gen[metrics])"
         ) from error
     return measure_quality(path, reference, features, **settings)
@@ -77,9 +78,9 @@ quality = Command(
                 help="write JSON; - is stdout"),
     ],
     examples="""
-        python analyze.py quality runs/00000-dcgan-mnist --reference mnist --features inception
-        python analyze.py quality samples/ --reference photos/ --num 50000
-        python analyze.py quality mnist --size 32 --reference mnist     # what real images score
+        gen quality runs/00000-dcgan-mnist --reference mnist --features inception
+        gen quality samples/ --reference photos/ --num 50000
+        gen quality mnist --size 32 --reference mnist     # what real images score
     """,
 )
 # fmt: on

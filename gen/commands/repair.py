@@ -1,4 +1,4 @@
-"""`analyze.py repair`: balance the last enlarging layer of a trained generator, or refuse."""
+"""`gen repair`: balance the last enlarging layer of a trained generator, or refuse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from gen.commands.model import source_options
 from gen.commands.options import LEVEL, Command, GroupedOption
 from gen.commands.output import check_file
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def repair_model(
     found = repair(opened.network, opened.draw(num), target, value_range)
     click.echo(str(found))
     if found.refused:
-        raise ValueError("not repaired, nothing written")
+        raise InputError("not repaired, nothing written")
     own = source is not None and not (factory or script)
     data = repaired_file(Path(source), found) if own else state_of(opened, found)
     write_atomically(output, data)
@@ -108,7 +109,7 @@ repair = Command(
                       help="level to reach  [default: 10 dB below the present one]"),
     ],
     examples="""
-        python analyze.py repair runs/00000-dcgan-shapes -o repaired.pt
-        python analyze.py repair netG.pth -o mended.pth --target -50 --num 2048
+        gen repair runs/00000-dcgan-shapes -o repaired.pt
+        gen repair netG.pth -o mended.pth --target -50 --num 2048
     """,
 )  # fmt: skip

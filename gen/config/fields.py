@@ -7,6 +7,8 @@ import math
 import reprlib
 from typing import Any, get_args, get_origin, get_type_hints
 
+from gen.system.errors import InputError
+
 
 def option(
     default: Any,
@@ -59,12 +61,12 @@ class Checked:
                 object.__setattr__(self, field.name, value := tuple(value))
             if not _has_type(value, hints[field.name]):
                 wanted = getattr(hints[field.name], "__name__", hints[field.name])
-                raise ValueError(f"{field.name} is {reprlib.repr(value)}; must be of type {wanted}")
+                raise InputError(f"{field.name} is {reprlib.repr(value)}; must be of type {wanted}")
             demand = _violation(value, field.metadata) if field.metadata else None
             if demand:
                 between = "x" if field.name == "size" else ","
                 shown = between.join(map(str, value)) if isinstance(value, tuple) else value
-                raise ValueError(f"{field.name} is {shown}; must be {demand}")
+                raise InputError(f"{field.name} is {shown}; must be {demand}")
 
 
 def _has_type(value: Any, hint: Any) -> bool:

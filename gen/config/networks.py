@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gen.config.fields import Checked, option
+from gen.system.errors import InputError
 
 # Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
 # convolution would shift the image by half a pixel, so only transposed ones have them.
@@ -31,7 +32,7 @@ class ModelConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels == 2:
-            raise ValueError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
+            raise InputError("channels is 2; must be 1 (gray), 3 (RGB) or 4 (RGBA)")
 
     @property
     def mask_classes(self) -> int:
@@ -63,7 +64,7 @@ class EnlargingConfig(ModelConfig):
             object.__setattr__(self, "kernel_size", sizes[0])
         if self.kernel_size not in sizes:
             offered = ", ".join(map(str, sorted(sizes)))
-            raise ValueError(
+            raise InputError(
                 f"kernel_size is {self.kernel_size}; upsample {self.upsample} takes {offered}"
             )
 
@@ -110,7 +111,7 @@ class SegmenterConfig(EnlargingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.classes < 0 or self.classes == 1:
-            raise ValueError(f"classes is {self.classes}; must be at least 2, or 0 to count them")
+            raise InputError(f"classes is {self.classes}; must be at least 2, or 0 to count them")
 
     @property
     def mask_classes(self) -> int:

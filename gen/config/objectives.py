@@ -10,6 +10,7 @@ from gen.config.fields import Checked, option
 from gen.config.networks import (
     ModelConfig,
 )
+from gen.system.errors import InputError
 
 GAN_LOSSES = ("nonsaturating", "hinge", "lsgan", "wgan-gp")
 
@@ -32,7 +33,7 @@ class ObjectiveConfig(Checked):
         """
         penalty = getattr(self, "grid_penalty", 0)
         if penalty and networks.upsample in ("nearest", "bilinear"):
-            raise ValueError(
+            raise InputError(
                 f"grid_penalty is {penalty:g}, but upsample {networks.upsample} has no phases "
                 "that could be uneven; leave it 0 or take transposed or subpixel"
             )
@@ -55,7 +56,7 @@ class AdversarialObjective(ObjectiveConfig):
             off = self.prices_slopes or networks.spectral_norm
             return dataclasses.replace(networks, batch_norm="off" if off else "on")
         if networks.batch_norm == "on" and self.prices_slopes:
-            raise ValueError(
+            raise InputError(
                 "batch_norm is on; loss wgan-gp and r1 ask for each image's own slope, so it must "
                 "be off or auto"
             )
@@ -121,7 +122,7 @@ class VAEGANConfig(AdversarialObjective):
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """Refuse classes."""
         if networks.conditional:
-            raise ValueError("conditional is on; vaegan learns no classes, dcgan and vae do")
+            raise InputError("conditional is on; vaegan learns no classes, dcgan and vae do")
         return super().fit(networks)
 
 

@@ -1,6 +1,6 @@
 """What a run is: frozen dataclasses that check themselves and go to and from plain dicts.
 
-Every field carries its help, unit and rule; `gen.commands.options` makes the command line from them. This
+Every field carries its help, unit and rule; `gen.commands.options` makes the command line of them. This
 module imports neither torch nor the networks, so that `--help` and usage errors answer at once.
 """
 
@@ -28,6 +28,7 @@ from gen.config.objectives import (
     VAEConfig,
     VAEGANConfig,
 )
+from gen.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ class ModelKind:
     objective: type[ObjectiveConfig]
     help: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
-    use: str = "sample.py {run} --grid grid.png"  # what a finished run is for
+    use: str = "sample {run} --grid grid.png"  # what a finished run is for
 
 
-_PREDICT = "sample.py {run} --images DIR --outdir DIR"
+_PREDICT = "sample {run} --images DIR --outdir DIR"
 # No average: while a network learns fast, averaged batch-norm statistics do not fit its weights.
 _SEGMENTERS = {"batch_size": 32, "ema_half_life": 0.0, "snapshot_every": 250}
 MODELS: dict[str, ModelKind] = {
@@ -130,7 +131,7 @@ MODELS: dict[str, ModelKind] = {
         ClassificationConfig,
         "Train a classifier, for quality to be measured in its features.",
         {"width": 32, "batch_size": 128, "steps": 1000},
-        "analyze.py quality RUN --reference DATA --features classifier:{run}",
+        "quality RUN --reference DATA --features classifier:{run}",
     ),
 }
 
@@ -152,7 +153,7 @@ class RunConfig:
         """Section name → its dataclass, for one model."""
         if not isinstance(model, str) or model not in MODELS:
             names = ", ".join(MODELS)
-            raise ValueError(f"model is {reprlib.repr(model)}; must be one of {names}")
+            raise InputError(f"model is {reprlib.repr(model)}; must be one of {names}")
         return {
             "model": MODELS[model].networks,
             "data": DataConfig,
@@ -174,17 +175,17 @@ class RunConfig:
             ValueError: a section or key that does not exist, or a value against its rule.
         """
         if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
-            raise ValueError("a configuration is an object of objects: model, data, …")
+            raise InputError("a configuration is an object of objects: model, data, …")
         model = values.get("model", {}).get("model", "dcgan")
         sections = cls.sections(model)
         if unknown := sorted(set(values) - set(sections)):
-            raise ValueError(f"unknown {', '.join(unknown)}; sections are {', '.join(sections)}")
+            raise InputError(f"unknown {', '.join(unknown)}; sections are {', '.join(sections)}")
         parts = {}
         for name, kind in sections.items():
             fields = [field.name for field in dataclasses.fields(kind)]
             given = dict(values.get(name, {}))
             if unknown := sorted(set(given) - set(fields)):
-                raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
+                raise InputError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
             defaults = {
                 key: MODELS[model].defaults[key] for key in MODELS[model].defaults if key in fields
             }

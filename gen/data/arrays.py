@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gen.data.decode import DataError
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def _members(archive: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray | No
     name = next((name for name in ("images", "arr_0") if name in names), None)
     if name is None:
         if len(names) != 1:
-            raise ValueError(f"holds arrays {', '.join(names) or 'none'}; call one `images`")
+            raise InputError(f"holds arrays {', '.join(names) or 'none'}; call one `images`")
         name = names[0]
     labels = _member(archive, "labels") if "labels" in archive.files else None
     return _member(archive, name), labels
@@ -72,13 +73,13 @@ def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """One array, inflated only if it fits: a megabyte of zip can hold a gigabyte."""
     sizes = [m.file_size for m in archive.zip.infolist() if m.filename.removesuffix(".npy") == name]
     if max(sizes) > (limit := _memory() // 2):
-        raise ValueError(
+        raise InputError(
             f"{name} unpacks to {max(sizes):,} bytes, this machine's memory allows {limit:,}; "
             "save it as .npy, which is read in place"
         )
     array = archive[name]
     if not isinstance(array, np.ndarray):  # a member without the magic of .npy comes as bytes
-        raise ValueError(f"{name} is no array")
+        raise InputError(f"{name} is no array")
     return array
 
 
@@ -93,12 +94,12 @@ def _channels_last(images: np.ndarray) -> np.ndarray:
     """View the array as (N, H, W, C)."""
     shape = images.shape
     if 0 in shape:
-        raise ValueError(f"holds no images: its shape is {shape}")
+        raise InputError(f"holds no images: its shape is {shape}")
     if len(shape) == 3:
         return images[..., None]
     first, last = (len(shape) == 4 and shape[axis] in (1, 3, 4) for axis in (1, 3))
     if first == last:
-        raise ValueError(
+        raise InputError(
             f"has shape {shape}, must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 "
             "channels"
         )
@@ -110,7 +111,7 @@ def _value_range(images: np.ndarray) -> tuple[int, int]:
     if images.dtype == np.uint8:
         return (0, 255)
     if images.dtype.kind != "f":
-        raise ValueError(f"holds {images.dtype}, must be uint8 or float")
+        raise InputError(f"holds {images.dtype}, must be uint8 or float")
     step = max(1, _CHUNK // max(1, images[0].size))
     parts = [images[start : start + step] for start in range(0, len(images), step)]
     low = np.min([part.min() for part in parts])  # unlike min(), np.min keeps NaN
@@ -118,7 +119,7 @@ def _value_range(images: np.ndarray) -> tuple[int, int]:
     for black, white in _RANGES:
         if black <= low and high <= white:
             return (black, white)
-    raise ValueError(
+    raise InputError(
         f"holds values {low:g} … {high:g}, must be finite and in [0, 1], [-1, 1] or [0, 255]"
     )
 
@@ -131,5 +132,5 @@ def checked_labels(
         return None
     whole = labels.shape == (count,) and labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels must be {count} integers from 0 to {classes - 1}, one per image")
+        raise InputError(f"labels must be {count} integers from 0 to {classes - 1}, one per image")
     return labels.astype(np.int64)

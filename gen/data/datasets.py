@@ -29,6 +29,7 @@ from gen.data.sources import (
     open_file,
     subfolders,
 )
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,12 +207,12 @@ def load_dataset(
         DataError, BadImage: for files that are missing, cannot be downloaded or cannot be read.
     """
     if channels not in (1, 3, 4):
-        raise ValueError(f"channels is {channels}, must be 1, 3 or 4")
+        raise InputError(f"channels is {channels}, must be 1, 3 or 4")
     if split not in ("train", "test"):
-        raise ValueError(f"split is {split!r}, must be train or test")
+        raise InputError(f"split is {split!r}, must be train or test")
     _must_exist(name)
     if count is not None and count < 1:
-        raise ValueError(f"count is {count}, must be ≥ 1")
+        raise InputError(f"count is {count}, must be ≥ 1")
     if mask_classes:
         _must_fit(name, mask_classes)
     request = Request(
@@ -272,7 +273,7 @@ def natural_classes(name: str) -> int:
         labels = open_file(path).labels
         count = 0 if labels is None else int(labels.max()) + 1
     if not count:
-        raise ValueError(
+        raise InputError(
             f"{name}: has no classes; give a folder with one subfolder per "
             "class, an .npz file with labels or a named set"
         )
@@ -292,7 +293,7 @@ def natural_mask_classes(name: str, *, skip_bad: bool = False) -> int:
     if name in MASK_CLASSES:
         return MASK_CLASSES[name]
     if name in DATASETS or not is_pair_folder(Path(name)):
-        raise ValueError(
+        raise InputError(
             f"{name} has no masks; take {', '.join(MASK_CLASSES)}, or a folder that holds "
             "images/ and masks/"
         )
@@ -304,7 +305,7 @@ def _must_fit(name: str, classes: int) -> None:
     if is_pair_folder(Path(name)) and name not in DATASETS:
         return
     if classes < natural_mask_classes(name):
-        raise ValueError(f"classes is {classes}; {name} has {MASK_CLASSES[name]}")
+        raise InputError(f"classes is {classes}; {name} has {MASK_CLASSES[name]}")
 
 
 def _spread(source: Source, count: int) -> Source:
@@ -321,7 +322,7 @@ def _spread(source: Source, count: int) -> Source:
 
 def _must_exist(name: str) -> None:
     if name not in DATASETS and not Path(name).exists():
-        raise ValueError(
+        raise InputError(
             f"no data set and no path {name!r}; choose {', '.join(DATASETS)}, "
             "or give a folder of images, an .npy or an .npz file"
         )

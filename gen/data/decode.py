@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gen.system.errors import GenError, InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ _DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of PNG
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF tag; from this value on the sides change places
 
 
-class DataError(Exception):
+class DataError(GenError):
     """The data in the world is not as it must be; one line that says what and where."""
 
 
@@ -106,7 +108,7 @@ def decode_indices(path: Path) -> np.ndarray:
     """
     with _opened(path, MAX_PIXELS) as image:
         if image.format != "PNG" or image.mode not in ("P", "L", "1"):
-            raise ValueError(
+            raise InputError(
                 f"a mask in {image.format} of mode {image.mode}; masks are PNG of class indices: "
                 "a palette (P) or 8-bit grey (L)"
             )
@@ -145,7 +147,7 @@ def convert_channels(
     `background` unless it is kept. The type stays; uint8 is rounded.
     """
     if channels not in (None, 1, 3, 4):
-        raise ValueError(f"channels is {channels}, must be 1, 3 or 4")
+        raise InputError(f"channels is {channels}, must be 1, 3 or 4")
     color, alpha = np.split(pixels, [pixels.shape[-1] - 1 + pixels.shape[-1] % 2], axis=-1)
     channels = channels or color.shape[-1]
     if channels > color.shape[-1] == 1:
@@ -189,9 +191,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = None  # one limit for the whole process; ours is set call by call
     try:
         if path.is_symlink() and not path.exists():
-            raise ValueError("dangling link; remove it or restore its target")
+            raise InputError("dangling link; remove it or restore its target")
         if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-            raise ValueError("a directory or device, not a file")
+            raise InputError("a directory or device, not a file")
         # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
         with (
             io.BufferedReader(_Unmapped(path)) as file,
@@ -199,7 +201,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         ):
             width, height = image.size
             if width * height > max_pixels:
-                raise ValueError(
+                raise InputError(
                     f"{width} × {height} pixels, more than {max_pixels} allowed; "
                     "--max-image-pixels sets the limit"
                 )
@@ -265,7 +267,7 @@ def _scaled(values: np.ndarray, white: int, what: str) -> np.ndarray:
     """Values 0 … white as float32 on the [0, 255] scale; refused outside, and NaN."""
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):  # NaN fails too
-        raise ValueError(f"holds values {low} … {high}; {what} must lie in [0, {white}]")
+        raise InputError(f"holds values {low} … {high}; {what} must lie in [0, {white}]")
     return (values * (255 / white)).astype(np.float32)
 
 

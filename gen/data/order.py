@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gen.system.errors import InputError
+
 if TYPE_CHECKING:
     pass
 
@@ -47,7 +49,7 @@ def step_indices(seed: int, step: int, n: int, batch_size: int) -> tuple[int, np
     ValueError when a batch is larger than the set.
     """
     if not 1 <= batch_size <= n:
-        raise ValueError(f"batch size is {batch_size}, must be 1 … {n}, the number of images")
+        raise InputError(f"batch size is {batch_size}, must be 1 … {n}, the number of images")
     epoch, position = divmod(step, n // batch_size)
     return epoch, epoch_order(seed, epoch, n)[position * batch_size : (position + 1) * batch_size]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gen.data.order import hash64
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def render(
         0 for background and 1 + label where a pixel is at least half covered.
     """
     if channels not in (1, 3, 4):
-        raise ValueError(f"channels is {channels}, must be 1, 3 or 4")
+        raise InputError(f"channels is {channels}, must be 1, 3 or 4")
     indices = np.asarray(indices, np.int64)
     kinds = labels(seed, indices)
     images = np.empty((len(indices), channels, *size), np.uint8)

@@ -28,6 +28,7 @@ from gen.data.decode import (
     list_images,
 )
 from gen.data.masks import IGNORED, Pairs, is_pair_folder, pairs_of
+from gen.system.errors import InputError
 
 SHAPES_COUNT = 20_000
 _TEST_OFFSET = 1 << 40  # where the indices of the test split of `shapes` begin
@@ -113,7 +114,7 @@ def from_path(request: Request) -> Source:
     if request.mask_classes and is_pair_folder(path):
         return _from_pairs(path.resolve().name, pairs_of(path).split(request.split), request)
     if request.split != "train":
-        raise ValueError(f"{path} has no split {request.split!r}; give the path of its test images")
+        raise InputError(f"{path} has no split {request.split!r}; give the path of its test images")
     if is_pair_folder(path):
         return _from_files(path.resolve().name, list_images(path / "images"), None, (), request)
     if path.is_dir():

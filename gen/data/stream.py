@@ -28,6 +28,7 @@ from gen.data.decode import (
     read_header,
     skipped,
 )
+from gen.system.errors import InputError
 
 Size = tuple[int, int]
 _Result = TypeVar("_Result")
@@ -83,7 +84,7 @@ class Sheet:
         # A wrong size or gap would put every tile at another phase of the lattice: refuse to guess.
         number, rest = divmod(side, tile + self.gap)
         if not number or rest != self.gap:
-            raise ValueError(
+            raise InputError(
                 f"a side of {side} pixels is not made of tiles of {tile} with gaps of {self.gap}; "
                 "give the sheet's own tile size and gap"
             )

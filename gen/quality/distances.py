@@ -20,8 +20,9 @@ from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.data.stream import open_stream
 from gen.quality.features import SEED, Features, open_features
-from gen.runs.open import is_run
-from gen.sampling import load, sample_images
+from gen.runs.open import is_run, load
+from gen.sampling.seeds import sample_images
+from gen.system.errors import InputError
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance (Bińkowski et al. 2018)
 NEIGHBORS = 3  # of precision and recall (Kynkäänniemi et al. 2019)
@@ -122,13 +123,13 @@ def measure_quality(
 
     Raises:
         ValueError: Fewer than `MIN_IMAGES`, or images that the features do not take.
-        DataError, BadImage, CheckpointError: As `load_dataset` and `gen.sampling.load`.
+        DataError, BadImage, CheckpointError: As `load_dataset` and `gen.runs.open.load`.
     """
     samples = open_samples(path, num, size, Path(data_root))
     real = _images(_load(reference, Path(data_root), samples.shape), samples.shape)
     images = min(num, samples.count, real.count)
     if images < MIN_IMAGES:
-        raise ValueError(
+        raise InputError(
             f"{samples.count} samples and {real.count} reference images, --num {num}: "
             f"distances take {MIN_IMAGES} or more of each"
         )
@@ -173,12 +174,12 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
     """
     if path in DATASETS:
         if size is None:
-            raise ValueError(f"{path} has no size of its own; give --size")
+            raise InputError(f"{path} has no size of its own; give --size")
         shape = (natural_channels(path), *size)
         held = _images(_load(path, root, shape, "test"), shape)
         return dataclasses.replace(held, name=f"{path} (test)")
     if size is not None:
-        raise ValueError(f"--size is for a data set's name; the images of {path} have their own")
+        raise InputError(f"--size is for a data set's name; the images of {path} have their own")
     if is_run(Path(path)):
         network = load(path)
         shape = tuple(sample_images(network, [0]).shape[1:])

@@ -17,8 +17,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from gen.data.decode import DataError
 from gen.images import to_float
-from gen.sampling import open_run
-from models.classifier import Classifier
+from gen.models.classifier import Classifier
+from gen.runs.open import open_run
+from gen.system.errors import InputError
 
 SEED = 2020  # of random weights, and of every choice of images
 
@@ -87,16 +88,16 @@ def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
     """Those of a run of `train.py classifier`.
 
     Raises:
-        CheckpointError: as `gen.sampling.open_run`.
+        CheckpointError: as `gen.runs.open.open_run`.
         ValueError: a run of something else, or of images of another shape.
     """
     run = open_run(path, device="cpu")
     classifier = run.modules.get("classifier")
     if classifier is None:
-        raise ValueError(f"{path}: holds {', '.join(run.modules)}, no classifier")
+        raise InputError(f"{path}: holds {', '.join(run.modules)}, no classifier")
     model, data = run.config.model, Path(run.config.data.data).name
     if (model.channels, *model.size) != shape:
-        raise ValueError(
+        raise InputError(
             f"{path}: takes {_shape(model.channels, *model.size)}, and these images are "
             f"{_shape(*shape)}; train one with --size {shape[1]}x{shape[2]} --channels {shape[0]}"
         )
@@ -144,7 +145,7 @@ def open_features(text: str, shape: tuple[int, int, int]) -> Features:
     """
     if text == "inception":
         if shape[0] not in (1, 3):
-            raise ValueError(f"inception takes gray or RGB images; these have {shape[0]} channels")
+            raise InputError(f"inception takes gray or RGB images; these have {shape[0]} channels")
         settings = {"feature_extractor_weights_path": str(inception_weights())}
         words = "Inception v3 as FID has it, on ImageNet"
         return Features("inception", "inception-v3-compat", 2048, words, settings, 3)

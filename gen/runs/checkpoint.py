@@ -4,11 +4,13 @@
 """
 
 from __future__ import annotations
+from gen.system.errors import GenError, InputError
 
 import contextlib
 import io
 import re
 import reprlib
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,14 @@ from typing import Any
 import torch
 
 from gen.config.run import RunConfig
+from gen.system import distributed
 from gen.system.files import write_atomically
 
 FORMAT = 1
 EXPORTED = "model.safetensors"
 
 
-class CheckpointError(Exception):
+class CheckpointError(GenError):
     """A checkpoint that is missing, damaged or not of this toolkit; one line."""
 
 
@@ -80,6 +83,14 @@ def run_checkpoints(run: Path) -> list[Path]:
     return _files_in(run / "checkpoints")
 
 
+
+
+
+
+
+
+
+
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
@@ -116,6 +127,8 @@ def _check_tensors(content: Any) -> None:
             waiting.extend(value)
 
 
+
+
 def check_content(path: Path, content: Any) -> dict[str, Any]:
     """The content of a checkpoint of ours, its configuration built and checked.
 
@@ -133,7 +146,7 @@ def check_content(path: Path, content: Any) -> dict[str, Any]:
     try:
         content["config"] = RunConfig.from_dict(content["config"])
         if not content["config"].model.channels:
-            raise ValueError("channels is 0; a run that began knows its channels")
+            raise InputError("channels is 0; a run that began knows its channels")
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return content
@@ -159,3 +172,8 @@ def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
     return dict(content) if tensors and content else None
+
+
+
+
+

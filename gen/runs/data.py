@@ -1,6 +1,7 @@
 """The images of a run: what its networks must be for them, and the sets it reads."""
 
 from __future__ import annotations
+from gen.system.errors import InputError
 
 import contextlib
 from pathlib import Path
@@ -46,13 +47,13 @@ def open_dataset(config: RunConfig) -> Dataset:
     dataset = load(config)
     if config.training.batch_size > (count := len(dataset)):
         mend = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
-        raise ValueError(
+        raise InputError(
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
             f"{count} image{'s' * (count > 1)}; {mend}"
         )
     counts = distributed.gather(len(dataset))
     if len(set(counts)) > 1:
-        raise ValueError(
+        raise InputError(
             f"{dataset.name} holds {', '.join(map(str, counts))} images as the processes see it; "
             "give all of them the same files"
         )
@@ -103,7 +104,7 @@ def check_batch_size(batch_size: int) -> None:
     """Raise ValueError where several processes get less than two images of a step each."""
     world = distributed.world()
     if batch_size < 2 * world and world > 1:
-        raise ValueError(
+        raise InputError(
             f"batch_size is {batch_size}, but each of {world} processes needs 2 images of it; "
             f"use --batch-size {2 * world} or more"
         )

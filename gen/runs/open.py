@@ -1,24 +1,33 @@
 """Any path to a run, checkpoint or export -> what it holds."""
 
 from __future__ import annotations
-
+import contextlib
+import io
+import re
+import reprlib
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
 import torch
-
-from gen.runs.checkpoint import (
-    EXPORTED,
-    CheckpointError,
-    _check_archive,
-    _check_tensors,
-    _reason,
-    check_content,
-    run_checkpoints,
-)
+from gen.config.run import RunConfig
 from gen.system import distributed
+from gen.system.files import write_atomically
+from gen.runs.checkpoint import EXPORTED, CheckpointError, run_checkpoints, _reason, _check_archive, _check_tensors, check_content
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+import torch
+from torch import Tensor, nn
+from gen.config.run import RunConfig
+from gen.images import to_uint8
+from gen.runs.checkpoint import CheckpointError, check_content, fitting, state_dict_in
+from gen.system.device import pick_device
+from gen.models.build import build_modules
+from gen.models.dcgan import ExampleGenerator
+from gen.models.decoder import Decoder
 
 
 def is_run(path: Path) -> bool:
@@ -97,3 +106,102 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         CheckpointError: missing, damaged, or written by something else.
     """
     return check_content(*read_newest(path))
+
+
+Generator = Decoder | ExampleGenerator
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a checkpoint holds for sampling: its file, configuration and networks in eval mode.
+
+    A state dict from elsewhere has no configuration, and its generator alone.
+    """
+
+    path: Path
+    config: RunConfig | None
+    modules: dict[str, nn.Module]
+    averaged: tuple[str, ...] = ()  # those that are sampled
+    step: int = 0
+
+    @property
+    def masks(self) -> bool:
+        """Whether it predicts masks, and draws no samples."""
+        return bool(self.config and self.config.model.mask_classes)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it turns latents into images."""
+        return any(isinstance(module, Generator) for module in self.modules.values())
+
+    @property
+    def decoder(self) -> Generator:
+        """The network that turns latents into images; raises ValueError where there is none."""
+        if self.masks:
+            raise ValueError(
+                f"{self.path}: a {self.config.model.model} draws no samples but predicts masks: "
+                "sample.py RUN --images DIR --outdir DIR"
+            )
+        return decoder_of(self.modules)
+
+
+def decoder_of(modules: Mapping[str, nn.Module]) -> Generator:
+    """The network among `modules` that turns latents into images; raises ValueError for none."""
+    for module in modules.values():
+        if isinstance(module, Generator):
+            return module
+    raise ValueError(f"{', '.join(modules)}: none of these networks turns latents into images")
+
+
+def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
+    """The networks of a run directory or checkpoint; no other flags are needed.
+
+    Args:
+        path: a run directory (its newest checkpoint is taken), a checkpoint file or an exported
+            folder; also a DCGAN generator's state dict in the layout of PyTorch's example.
+        ema: take the moving average of the weights instead of the last ones.
+        device: as in `gen.system.device.pick_device`.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign, or weights that are not finite.
+    """
+    path, content = read_newest(path)
+    weights = state_dict_in(content)
+    example = ExampleGenerator.from_weights(weights) if weights else None
+    if example:
+        run = Run(path, None, {"generator": example})
+    else:
+        content = check_content(path, content)
+        modules, averaged = _modules_in(path, content, ema), tuple(content["ema_names"])
+        run = Run(path, content["config"], modules, averaged, content["step"])
+    place = pick_device(device)
+    for name, module in run.modules.items():
+        if not all(value.isfinite().all() for value in module.state_dict().values()):
+            raise CheckpointError(
+                f"{path}: weights of the {name} are not finite; take an older one"
+            )
+        module.eval().requires_grad_(False).to(place)
+    return run
+
+
+def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
+    """The decoder of a run directory or checkpoint, in eval mode; arguments as `open_run`."""
+    return open_run(path, ema=ema, device=device).decoder
+
+
+def _modules_in(path: Path, content: dict[str, Any], ema: bool) -> dict[str, nn.Module]:
+    stored = content["modules"]  # of an exported folder the averaged ones
+    with fitting(path):
+        # A configuration can ask for more memory than there is; comparing shapes takes none.
+        with torch.device("meta"):
+            shapes = build_modules(content["config"].model)
+        for name in stored:
+            shapes[name].load_state_dict(stored[name], assign=True)
+        built = build_modules(content["config"].model)
+        modules = {name: built[name] for name in stored}
+        for name, module in modules.items():
+            module.load_state_dict(stored[name])
+        if ema:
+            averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
+            averaged.load_state_dict(content["ema"])
+    return modules

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gen.config.run import RunConfig
-from gen.runs.checkpoint import EXPORTED, FORMAT, CheckpointError
 from gen.system.files import write_atomically
+
+from gen.runs.checkpoint import EXPORTED, FORMAT, CheckpointError
 
 CONFIG = "config.json"
 

@@ -1,12 +1,14 @@
 """Going on with a run: which one, and as what."""
 
 from __future__ import annotations
+from gen.system.errors import InputError
 
 import json
 from pathlib import Path
 from typing import Any
 
 from gen.config.run import RunConfig
+
 from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
 from gen.runs.open import read_file, read_newest
 
@@ -72,14 +74,14 @@ def continued(
         if name not in FREE and fields.get(name) != value
     ]
     if differing:
-        raise ValueError(
+        raise InputError(
             f"it was trained otherwise: {', '.join(sorted(differing))}; leave that out, or say "
             "--override NAME=VALUE to change it on the way"
         )
     if unknown := sorted(set(overrides) - set(fields)):
-        raise ValueError(f"has no {', '.join(unknown)} to override; it has {', '.join(fields)}")
+        raise InputError(f"has no {', '.join(unknown)} to override; it has {', '.join(fields)}")
     free = {name: given.get(name) for name in FREE}
     run = RunConfig.from_dict(stored.to_dict(), {**free, **overrides})
     if run.training.steps < content["step"]:
-        raise ValueError(f"steps is {run.training.steps}, but it has taken {content['step']}")
+        raise InputError(f"steps is {run.training.steps}, but it has taken {content['step']}")
     return run

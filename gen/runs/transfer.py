@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from gen.config.run import RunConfig
+from gen.models.build import build_modules
+
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.open import load_checkpoint
-from models.build import build_modules
 
 Weights = dict[str, dict[str, Tensor]]  # network → name → tensor
 SHOWN = 3  # names of tensors in one line

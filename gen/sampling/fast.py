@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.decoder import Decoder
+from gen.models.decoder import Decoder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -26,7 +26,7 @@ class FastDecoder(nn.Module):
     docs/performance.md says in grey levels.
 
     Args:
-        decoder: as `gen.sampling.load` gives it; it is left as it is.
+        decoder: as `gen.runs.open.load` gives it; it is left as it is.
         precision: fp32 or bf16.
     """
 

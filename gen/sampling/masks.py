@@ -21,8 +21,9 @@ from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resized
 from gen.images import encode_mask, to_float
 from gen.runs.data import load
-from gen.sampling.draw import Run, open_run
+from gen.runs.open import Run, open_run
 from gen.sampling.targets import Folder, fingerprint
+from gen.system.errors import InputError
 
 BATCH = 32
 NARROWEST = 100  # the most that one side of an image may be longer than the other
@@ -38,7 +39,7 @@ def open_segmenter(path: Path | str, *, ema: bool = True, device: str = "auto") 
     run = open_run(path, ema=ema, device=device)
     if not run.masks:
         kind = run.config.model.model if run.config else "generator"
-        raise ValueError(f"{path}: a {kind}, which predicts no masks")
+        raise InputError(f"{path}: a {kind}, which predicts no masks")
     return run
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .draw import Generator, draw_inputs
+from gen.runs.open import Generator
+from gen.sampling.seeds import draw_inputs
 
 BATCH = 64
 # Name → passes of BATCH fixed latents, those of seeds 0, 1, …, whose statistics are averaged.

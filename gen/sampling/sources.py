@@ -15,8 +15,10 @@ from torch import Tensor
 
 from gen.data.datasets import DataError, load_dataset
 from gen.images import to_float
+from gen.runs.open import Generator, Run
+from gen.sampling.seeds import decode_latents, draw_latents, in_groups, join_classes
+from gen.system.errors import InputError
 
-from .draw import Generator, Run, decode_latents, draw_latents, in_groups, join_classes
 from .paths import interpolation, walk
 from .targets import fingerprint
 
@@ -55,7 +57,7 @@ def open_source(kind: str, run: Run, options: Options) -> Source:
     if label != "all":
         return MAKERS[kind](run, label, options)
     if not run.decoder.classes:
-        raise ValueError("--class all: this generator knows no classes; train with --conditional")
+        raise InputError("--class all: this generator knows no classes; train with --conditional")
     return by_class([MAKERS[kind](run, k, options) for k in range(run.decoder.classes)])
 
 
@@ -130,7 +132,7 @@ def _walk(run: Run, label: int | None, options: Options) -> Source:
     seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
     frames = round(options["walk"] * options["fps"])
     if not 2 <= len(seeds) <= frames:
-        raise ValueError(
+        raise InputError(
             f"a walk of {frames} frames goes through 2 to {frames} seeds, not {len(seeds)}; "
             "change --walk, --fps or --seeds"
         )
@@ -147,7 +149,7 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Source:
     """
     encoder, decoder = run.modules.get("encoder"), run.decoder
     if encoder is None or run.config is None:
-        raise ValueError(f"{run.path}: has no encoder, and only a VAE reconstructs")
+        raise InputError(f"{run.path}: has no encoder, and only a VAE reconstructs")
     folder, model = options["reconstruct"], run.config.model
     if not folder.exists():
         raise DataError(f"{folder}: no such folder")
@@ -156,7 +158,7 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Source:
         memory_limit=0,
     )  # fmt: skip
     if decoder.classes and len(dataset.classes) != decoder.classes:
-        raise ValueError(
+        raise InputError(
             f"{folder}: holds {len(dataset.classes)} classes (subfolders), the model has "
             f"{decoder.classes}"
         )
@@ -188,19 +190,19 @@ def read_latents(path: Path, length: int) -> np.ndarray:
         ValueError: no .npy file, another shape or type, or values that are not finite.
     """
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: no file")
+        raise InputError(f"{path}: no file")
     try:
         latents = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OverflowError, TypeError) as error:
-        raise ValueError(f"{path}: no .npy file of numbers ({error})") from error
+        raise InputError(f"{path}: no .npy file of numbers ({error})") from error
     if latents.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds {latents.dtype}, must be numbers")
+        raise InputError(f"{path}: holds {latents.dtype}, must be numbers")
     if latents.ndim != 2 or latents.shape[1] != length or not len(latents):
-        raise ValueError(f"{path}: has shape {latents.shape}; this network takes (N, {length})")
+        raise InputError(f"{path}: has shape {latents.shape}; this network takes (N, {length})")
     step = max(1, _CHUNK // length)
     for start in range(0, len(latents), step):
         with np.errstate(over="ignore"):
             finite = np.isfinite(latents[start : start + step].astype(np.float32)).all(axis=1)
         if not finite.all():
-            raise ValueError(f"{path}: row {start + int(finite.argmin())} is not finite")
+            raise InputError(f"{path}: row {start + int(finite.argmin())} is not finite")
     return latents

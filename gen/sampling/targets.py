@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gen.images import encode, encode_gif, make_grid
+from gen.system.errors import GenError, InputError
 from gen.system.files import atomic_file, write_atomically
 
 Add = Callable[[int, Tensor], None]
@@ -31,7 +32,7 @@ GAP = 2  # pixels around the tiles of a sheet
 RECORD = "sampling.json"
 
 
-class FolderError(Exception):
+class FolderError(GenError):
     """A folder of samples cannot be continued; one line that says why."""
 
 
@@ -48,7 +49,7 @@ def _empty(path: Path, count: int, shape: Shape) -> Tensor:
     """Room for `count` images; raises ValueError if they are too many for one picture."""
     height, width = shape[1:]
     if count * height * width > MAX_PIXELS:
-        raise ValueError(
+        raise InputError(
             f"{path}: {count} images of {height}x{width} are more than the "
             f"{MAX_PIXELS // (height * width)} that one picture may hold; use --outdir or --npy"
         )
@@ -62,7 +63,7 @@ def sheet(path: Path, count: int, shape: Shape, columns: int | None) -> Iterator
     encode(torch.zeros(shape, dtype=torch.uint8), suffix)  # what it cannot hold is found now
     width = columns * (shape[2] + GAP) + GAP
     if suffix != ".png" and width > JPEG_SIDE:
-        raise ValueError(f"{path}: {width} pixels wide, a JPEG ends at {JPEG_SIDE}; use .png")
+        raise InputError(f"{path}: {width} pixels wide, a JPEG ends at {JPEG_SIDE}; use .png")
     images = _empty(path, count, shape)
     yield images.__setitem__
     write_atomically(path, encode(make_grid(images, columns, GAP), suffix))

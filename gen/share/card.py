@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gen.commands.options import command_line
-from gen.config.run import MODELS
+from gen.config.run import MODELS, RunConfig
 
 if TYPE_CHECKING:
     from gen.analysis.measure.results import Measurement
     from gen.quality.distances import Quality
-    from gen.sampling import Run
+    from gen.runs.open import Run
 
 SAMPLES = "samples.png"
 
@@ -47,7 +49,7 @@ def write_card(
         numbers: What training logged in the end.
         measurement: Of the checkerboards in samples or logit maps, where there are such.
         quality: Distances of samples from a reference, where they were measured.
-        arguments: Those of `analyze.py quality`, for samples.
+        arguments: Those of `gen quality`, for samples.
     """
     model, data = run.config.model, run.config.data
     weights = "moving average of the weights" if averaged else "last weights, not averaged"
@@ -58,9 +60,9 @@ def write_card(
     ]
     if SAMPLES in files:
         parts.append(f"![Samples of seeds 0 to 63]({SAMPLES})")
-    use = f"python {MODELS[model.model].use.format(run=name)}"
+    use = f"gen {MODELS[model.model].use.format(run=name)}"
     load = (
-        f'from gen.share.export import from_pretrained\n\nnetworks = from_pretrained("{name}")'
+        f'from gen import from_pretrained\n\nnetworks = from_pretrained("{name}")'
         f"  # {', '.join(run.averaged)}"
     )
     parts += ["## Use", _block(use), _block(load, "python")]
@@ -69,10 +71,10 @@ def write_card(
         told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
         parts.append(f"Logged at step {run.step}: {told}.")
     if measurement:
-        what = f"$ python analyze.py images {name}\n" if run.draws else "Logit maps: "
+        what = f"$ gen images {name}\n" if run.draws else "Logit maps: "
         parts += ["## Checkerboards", _block(f"{what}{measurement}"), READING]
     if run.draws:
-        told = f"python analyze.py quality {name} {arguments}"
+        told = f"gen quality {name} {arguments}"
         parts.append("## Quality")
         parts.append(_block(f"$ {told}\n{quality}") if quality else f"Not measured; `{told}` does.")
     parts += ["## Files", "\n".join(f"- `{file}`: {text}" for file, text in files.items())]
@@ -88,3 +90,28 @@ READING = (
 
 def _block(text: str, language: str = "") -> str:
     return f"```{language}\n{text}\n```"
+
+
+def command_line(config: RunConfig) -> str:
+    """The command that trains such a run, of options that differ from their defaults.
+
+    A path of images is given by its last name, and `--data-root`, which is a place, not at all.
+    """
+    model = config.model.model
+    plain = RunConfig.from_dict({"model": {"model": model}})
+    words = ["gen", "train", model]
+    for section in RunConfig.sections(model):
+        given, default = getattr(config, section), getattr(plain, section)
+        for field in dataclasses.fields(given):
+            value = getattr(given, field.name)
+            if value == getattr(default, field.name) or not field.metadata.get("help"):
+                continue
+            flag = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif field.name != "data_root":
+                text = str(value)
+                if isinstance(value, tuple):
+                    text = ("x" if len(value) == 2 else ",").join(map(str, value))
+                words += [f"--{flag}", Path(text).name if flag == "data" else text]
+    return shlex.join(words)

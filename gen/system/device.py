@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from gen.system import distributed
+from gen.system.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
@@ -19,10 +20,10 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = next((device for device, usable in there.items() if usable), "cpu")
     if not there.get(name, True):
-        raise ValueError(f"device is {name}; this torch ({torch.__version__}) sees none")
+        raise InputError(f"device is {name}; this torch ({torch.__version__}) sees none")
     if name == "cuda" and distributed.world() > 1:
         own, count = distributed.local_rank(), torch.cuda.device_count()
         if own >= count:
-            raise ValueError(f"process {own + 1} of this machine finds {count} GPUs; start {count}")
+            raise InputError(f"process {own + 1} of this machine finds {count} GPUs; start {count}")
         return torch.device(name, own)
     return torch.device(name)

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gen.system.errors import GenError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +25,7 @@ _Value = TypeVar("_Value")
 PATIENCE = timedelta(minutes=30)
 
 
-class LostContact(Exception):
+class LostContact(GenError):
     """Another process ended without a word; one line."""
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gen.analysis.layers.phases import weighted_imbalance
 from gen.analysis.measure.meter import Meter
 from gen.images import to_uint8
-from gen.sampling import sample_images
-from models.decoder import Decoder
+from gen.models.decoder import Decoder
+from gen.sampling.seeds import sample_images
 
 from .health import diversity, seen_latents
 from .penalty import last_enlarging, layer_gains, local_moment

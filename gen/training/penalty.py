@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.analysis.layers.phases import phase_gains, subpixel_gains, weighted_imbalance
-from models.upsample import Subpixel
+from gen.models.upsample import Subpixel
 
 
 def last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:

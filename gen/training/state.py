@@ -13,16 +13,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gen.config.run import RunConfig
 from gen.data.datasets import Dataset
 from gen.data.order import noise_seed
+from gen.models.build import build_modules
 from gen.runs.checkpoint import fitting, save_checkpoint
 from gen.system import distributed
 from gen.system.device import pick_device
-from models.build import build_modules
+from gen.system.errors import GenError
 
 from .objectives import build_objective
 from .tally import Means, Watch
 
 
-class TrainingError(Exception):
+class TrainingError(GenError):
     """Training cannot go on; one line that says what, where and what is left."""
 
 

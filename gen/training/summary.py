@@ -6,8 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gen.config.run import RunConfig
-from models.build import build_modules
-from models.decoder import Decoder
+from gen.models.build import build_modules
+from gen.models.decoder import Decoder
 
 
 def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:

@@ -24,7 +24,7 @@ from gen.data.datasets import BadImage, DataError, load_dataset
 from gen.data.stream import Selection, open_stream
 from tests.corpus import BAD, FINE, IGNORED, write_idx
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--size", "8", "--width", "2", "--steps", "1", "--batch-size", "2", "--device", "cpu"]
 read = partial(load_dataset, root=Path(), size=(8, 8), channels=3)
 

@@ -18,7 +18,7 @@ from PIL import Image
 import analyze
 from gen.analysis.measure.results import Measurement, Period
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHEETS = ROOT / ".." / "shared" / "data" / "sheets"
 RNG = np.random.default_rng(0)
 SIGNS = np.where(np.indices((32, 32)).sum(0) % 2, 1, -1)

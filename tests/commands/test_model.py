@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from gen.models.dcgan import ExampleGenerator
 from PIL import Image
 from torch import nn
 
 import analyze
 from gen.analysis.layers.phases import phase_gains
 from gen.analysis.report.history import read_history, since_when
-from gen.runs.open import find_checkpoint
-from gen.sampling import load
-from models.dcgan import ExampleGenerator
+from gen.runs.open import find_checkpoint, load
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / ".." / "shared" / "data" / "weights"
 FOREIGN = "tests/foreign_networks.py"
 

@@ -21,7 +21,7 @@ import sample
 import train
 from gen.config.run import MODELS, RunConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NEVER = ["nan", "inf", "-inf", str(2**64), str(-(2**64)), "1e999", "9" * 5000, "", "x"]
 TEXT = (click.types.StringParamType, click.Path, click.Choice, click.types.BoolParamType)
 SMALL = {"--kernel": "4", "--stride": "2", "--reference": "nowhere"}

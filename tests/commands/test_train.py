@@ -14,7 +14,7 @@ import train
 from gen.runs.open import load_checkpoint
 from tests.conftest import timed
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--size", "16", "--width", "4", "--steps", "4", "--batch-size", "8", "--device", "cpu"]
 
 

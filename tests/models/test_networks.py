@@ -4,17 +4,17 @@ from itertools import pairwise
 
 import pytest
 import torch
+from gen.models.blocks import size_ladder
+from gen.models.build import build_modules
+from gen.models.dcgan import Discriminator
+from gen.models.decoder import Decoder
+from gen.models.upsample import Subpixel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gen.config.networks import KERNEL_SIZES, GeneratorConfig
 from gen.config.run import MODELS, RunConfig
-from models.blocks import size_ladder
-from models.build import build_modules
-from models.dcgan import Discriminator
-from models.decoder import Decoder
-from models.upsample import Subpixel
 
 WEIGHTED = torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding
 GENERATORS = sorted(n for n, kind in MODELS.items() if issubclass(kind.networks, GeneratorConfig))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from gen.models.build import build_modules
+from gen.models.fcn import FCN, HEADS
+from gen.models.upsample import UPSAMPLERS, interpolate_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from gen.config.networks import KERNEL_SIZES, FCNConfig, SegmenterConfig
-from models.build import build_modules
-from models.fcn import FCN, HEADS
-from models.upsample import UPSAMPLERS, interpolate_
 
 SIZES = [(8, 8), (34, 45), (64, 64), (9, 31)]
 EVERY = [(name, kernel) for name, kernels in KERNEL_SIZES.items() for kernel in kernels]

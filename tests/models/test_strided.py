@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
-from models.strided import DoublingConv2d, HalvingConv2d, Strided
+from gen.models.strided import DoublingConv2d, HalvingConv2d, Strided
 
 PAIRS = {
     "halve": (False, F.conv2d, (2, 3, 6, 4)),

@@ -3,15 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from gen.models.blocks import initialize
+from gen.models.decoder import Decoder
+from gen.models.strided import DoublingConv2d
+from gen.models.upsample import UPSAMPLERS, Blur, Subpixel
 from torch import nn
 from torch.nn.utils import parametrize
 
 from gen.analysis.layers.phases import balance, phase_gains
 from gen.config.networks import KERNEL_SIZES
-from models.blocks import initialize
-from models.decoder import Decoder
-from models.strided import DoublingConv2d
-from models.upsample import UPSAMPLERS, Blur, Subpixel
 
 GEOMETRIES = [  # kernel, stride, padding, output_padding, dilation, groups
     (4, 2, 1, 0, 1, 1),

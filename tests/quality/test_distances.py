@@ -18,9 +18,10 @@ from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.quality.distances import features, measure_quality, open_samples
 from gen.quality.features import SEED, RandomFeatures, inception_weights
-from gen.sampling import load, sample_images
+from gen.runs.open import load
+from gen.sampling.seeds import sample_images
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):

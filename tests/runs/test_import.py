@@ -14,7 +14,8 @@ import sample
 from gen.commands.inspect import inspect
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.open import find_checkpoint
-from gen.sampling import draw_latents, load, sample_images
+from gen.sampling.seeds import draw_latents, sample_images
+from gen.runs.open import load
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ import sample
 import train
 from gen.data import shapes
 from gen.images import encode_mask, palette
-from gen.sampling import open_run
+from gen.runs.open import open_run
 from gen.sampling.masks import load_segmenter, open_logit_maps, predict
 
 COUNT = 40

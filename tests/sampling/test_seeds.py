@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from gen.models.decoder import Decoder
 from PIL import Image
 
 import sample
-from gen.sampling import GROUP, draw_latents, load, sample_batches, sample_images
-from models.decoder import Decoder
+from gen.runs.open import load
+from gen.sampling.seeds import GROUP, draw_latents, sample_batches, sample_images
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from gen.models.decoder import Decoder
 from PIL import Image
 
 import sample
 from gen.images import to_float, to_uint8
-from gen.sampling import Run, draw_inputs, draw_latents, load, open_run, sample_images
+from gen.runs.open import Run, load, open_run
 from gen.sampling.norm import set_statistics
 from gen.sampling.paths import interpolation, lerp, slerp, walk
+from gen.sampling.seeds import draw_inputs, draw_latents, sample_images
 from gen.sampling.sources import open_source
 from gen.sampling.write import _write
 from gen.training.loop import Trainer
-from models.decoder import Decoder
 from tests.conftest import small_config
 
 

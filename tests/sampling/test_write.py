@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sample
-from gen.sampling import load, sample_images
+from gen.runs.open import load
+from gen.sampling.seeds import sample_images
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.parametrize("finished_run", ["dcgan"], indirect=True)
 
 

@@ -18,18 +18,19 @@ import analyze
 import sample
 import train
 from gen.commands.inspect import inspect
-from gen.commands.options import command_line
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.runs.checkpoint import CheckpointError
+from gen.runs.open import load, open_run
 from gen.runs.pretrained import digest
-from gen.sampling import draw_latents, load, open_run, sample_images
+from gen.sampling.seeds import draw_latents, sample_images
 from gen.share import export
+from gen.share.card import command_line
 from gen.share.export import from_pretrained, save_pretrained
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments, command=export.main):

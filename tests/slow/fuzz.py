@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 SECONDS, GIBIBYTE = 10, 1 << 20  # of processor time per input; of ru_maxrss, in kibibytes
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
@@ -95,11 +95,11 @@ def images() -> Iterator[tuple[str, bytes]]:
 def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
     """A checkpoint of each model, and weights in the layout of PyTorch's example."""
     import torch
+    from gen.models.dcgan import ExampleGenerator
 
     from gen.config.run import MODELS, RunConfig
     from gen.data.datasets import load_dataset
     from gen.training.loop import Trainer
-    from models.dcgan import ExampleGenerator
 
     plain = {"size": [16, 16], "channels": 3, "width": 4}
     data = load_dataset("shapes", root=folder, size=(16, 16), channels=3, count=16)
@@ -270,8 +270,7 @@ def read_checkpoint(path: Path) -> str | None:
     """Load a decoder as sample.py does, and a whole run as --resume does."""
     from gen.commands.inspect import inspect
     from gen.runs.checkpoint import CheckpointError
-    from gen.runs.open import load_checkpoint
-    from gen.sampling import load
+    from gen.runs.open import load, load_checkpoint
 
     looks = [lambda: load(path, device="cpu"), lambda: load_checkpoint(path), lambda: inspect(path)]
     return _looked(looks, (CheckpointError,))

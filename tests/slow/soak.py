@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.config.run import MODELS  # noqa: E402
-from gen.runs.checkpoint import run_checkpoints  # noqa: E402
-from gen.runs.open import read_file
-from gen.sampling import load, sample_images  # noqa: E402
-from tests.equality import content_differences, rows, run_differences  # noqa: E402
+from gen.config.run import MODELS
+from gen.runs.checkpoint import run_checkpoints
+from gen.runs.open import load, read_file
+from gen.sampling.seeds import sample_images
+from tests.equality import content_differences, rows, run_differences
 
 SMALL = ["--size", "16", "--width", "4", "--batch-size", "8", "--device", "cpu", "--flip"]
 SMALL += ["--snapshot-every", "60", "--log-every", "7"]

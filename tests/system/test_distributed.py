@@ -27,7 +27,7 @@ from tests.conftest import small_config
 from tests.equality import run_differences
 from tests.system import distributed_worker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from gen.system.signals import caught_signals, interruptible, uninterrupted
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def names_in(folder):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from gen.models.build import build_modules
 
 import analyze
 import sample
@@ -13,10 +14,9 @@ import train
 from gen.data.datasets import Batch, load_dataset
 from gen.images import to_float
 from gen.quality.distances import measure_quality
-from gen.sampling import open_run
+from gen.runs.open import open_run
 from gen.training.loop import Trainer
 from gen.training.objectives import build_objective
-from models.build import build_modules
 from tests.conftest import small_config
 
 

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from gen.models.dcgan import Discriminator
+from gen.models.decoder import Decoder
 from torch import nn
 
 import analyze
 import train
 from gen.data.datasets import Batch, load_dataset, natural_classes
-from gen.sampling import load, sample_images
+from gen.runs.open import load
+from gen.sampling.seeds import sample_images
 from gen.training.loop import Trainer
-from models.dcgan import Discriminator
-from models.decoder import Decoder
 from tests.conftest import small_config
 
 CLASSES = {"conditional": True, "classes": 2, "channels": 1}

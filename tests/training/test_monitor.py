@@ -5,13 +5,13 @@ import time
 
 import pytest
 import torch
+from gen.models.decoder import Decoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gen.analysis.layers.trace import trace
 from gen.analysis.measure.meter import measure
-from gen.sampling import draw_latents, sample_images
+from gen.sampling.seeds import draw_latents, sample_images
 from gen.training.monitor import MONITORED, grid_metrics
-from models.decoder import Decoder
 
 
 def grown(upsample="transposed", size=(32, 32)):

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
+from gen.models.decoder import Decoder
+from gen.models.upsample import Subpixel
 from torch import nn
 
 from gen.analysis.layers.trace import find_layers
 from gen.config.run import RunConfig
-from gen.sampling import decoder_of
+from gen.runs.open import decoder_of
 from gen.training.loop import Trainer
 from gen.training.penalty import GridPenalty, last_enlarging, layer_gains
-from models.decoder import Decoder
-from models.upsample import Subpixel
 from tests.conftest import small_config
 
 

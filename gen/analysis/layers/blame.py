@@ -28,6 +28,7 @@ from gen.analysis.layers.trace import BATCH
 from gen.analysis.measure.estimate import estimate
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.results import Measurement
+from gen.system.errors import InputError
 
 MOST = 5  # layers shared out; 2^5 passes over the latents
 BLOCKS = 8  # groups of latents that the bootstrap draws from
@@ -190,7 +191,7 @@ def blame(
         ValueError: Fewer than 64 inputs, or no images.
     """
     if len(inputs) < 8 * BLOCKS:
-        raise ValueError(f"blame has {len(inputs)} inputs; it takes at least {8 * BLOCKS}")
+        raise InputError(f"blame has {len(inputs)} inputs; it takes at least {8 * BLOCKS}")
     layers, notes = candidates(network, inputs)
     periods = sorted({2, 4, 8} | {layer.period for layer in layers})
     reading = _Amplitudes(periods, value_range)

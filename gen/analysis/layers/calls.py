@@ -26,6 +26,7 @@ from gen.analysis.layers.phases import (
     phase_gains,
     subpixel_gains,
 )
+from gen.system.errors import InputError
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
@@ -212,7 +213,7 @@ def find_layers(
         images = run(network, inputs, watch)
     if kinds == ENLARGING and not (isinstance(images, Tensor) and images.ndim in (3, 4)):
         shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"the network returns {shown}; it must return images (N, C, H, W)")
+        raise InputError(f"the network returns {shown}; it must return images (N, C, H, W)")
     if kinds == ENLARGING and 0 < reach < images.shape[2:].numel():
         notes.append(_unseen("at the end", tuple(images.shape[2:])))
     if not layers:

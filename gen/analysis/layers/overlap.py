@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gen.system.errors import InputError
+
 Counts = NDArray[np.int64]
 Axes = int | tuple[int, ...]
 
@@ -73,7 +75,7 @@ def overlap(
     axes = max((len(value) for value in given if isinstance(value, tuple)), default=2)
     per_axis = [value if isinstance(value, tuple) else (value,) * axes for value in given]
     if {len(values) for values in per_axis} != {axes}:
-        raise ValueError(f"{given}: give one number for all axes, or one per axis")
+        raise InputError(f"{given}: give one number for all axes, or one per axis")
     patterns, counts, strides = [], [], []
     for values in zip(*per_axis, strict=True):
         _check(*values)
@@ -88,16 +90,16 @@ def _check(kernel: int, stride: int, padding: int, extra: int, dilation: int, si
     named = {"kernel size": kernel, "stride": stride, "dilation": dilation, "size": size}
     for name, value in named.items():
         if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+            raise InputError(f"{name} is {value}; it must be at least 1")
     if padding < 0:
-        raise ValueError(f"padding is {padding}; it must be at least 0")
+        raise InputError(f"padding is {padding}; it must be at least 0")
     if not 0 <= extra < max(stride, dilation):
-        raise ValueError(
+        raise InputError(
             f"output padding is {extra}; it must be at least 0 and less than stride or dilation"
         )
     length = (size - 1) * stride + dilation * (kernel - 1) + 1 + extra - 2 * padding
     if length < 1:
-        raise ValueError(f"padding is {padding}; it leaves nothing of the output ({length} pixels)")
+        raise InputError(f"padding is {padding}; it leaves nothing of the output ({length} pixels)")
 
 
 def _along_axis(

@@ -18,6 +18,8 @@ import math
 import torch
 from torch import Tensor
 
+from gen.system.errors import InputError
+
 Axes = int | tuple[int, ...]
 
 
@@ -157,7 +159,7 @@ def balance(
     for axis, phase in enumerate(phases):
         taps = torch.bincount(phase, minlength=uneven.shape[2 + axis])
         if (taps == 0).any():
-            raise ValueError(
+            raise InputError(
                 f"a kernel of {weight.shape[2 + axis]} taps leaves phases of stride {len(taps)} "
                 "without any: no weights balance it; use a kernel of at least the stride"
             )

@@ -19,6 +19,7 @@ from gen.analysis.layers.calls import Call, Layer, Watch, run
 from gen.analysis.layers.trace import BATCH, local_means
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.results import Measurement
+from gen.system.errors import InputError
 
 DEFAULT_GAIN = 10.0  # dB below the present level, where no target is given
 WORTH = 1.0  # dB: less than this is no improvement, more than this at another period is harm
@@ -63,7 +64,7 @@ class Repair:
             ValueError: The repair was refused.
         """
         if self.refused:
-            raise ValueError(f"not repaired: {self.refused}")
+            raise InputError(f"not repaired: {self.refused}")
         network.get_parameter(self.parameter).copy_(self.weight)
 
     def __str__(self) -> str:
@@ -104,7 +105,7 @@ def _parameter_of(network: nn.Module, layer: Layer) -> str:
             and parameter.shape == layer.weight.shape
         ):
             return name
-    raise ValueError(
+    raise InputError(
         f"{layer.name}: its weight is computed, not a parameter (a balanced, normalized or "
         "modulated layer); such a network is mended by training, not by repair"
     )
@@ -128,10 +129,10 @@ def repair(
         ValueError: Too few inputs, no layer to balance, or one whose weight is no parameter.
     """
     if len(inputs) < 64:
-        raise ValueError(f"repair has {len(inputs)} inputs; it takes at least 64")
+        raise InputError(f"repair has {len(inputs)} inputs; it takes at least 64")
     layers, notes = candidates(network, inputs)
     if not layers:
-        raise ValueError(f"no enlarging layer to balance ({'; '.join(notes) or 'resize only'})")
+        raise InputError(f"no enlarging layer to balance ({'; '.join(notes) or 'resize only'})")
     layer = layers[-1]
     parameter = _parameter_of(network, layer)
     chosen, judged = inputs.chunk(2)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gen.analysis.measure.conclude import conclude
+from gen.analysis.measure.errors import MeasurementError
 from gen.analysis.measure.lattice import minimum_size
 from gen.analysis.measure.results import Measurement
 from gen.analysis.measure.spectrum import over_images
@@ -82,25 +83,25 @@ class Meter:
 
     def _check(self, batch: Tensor) -> None:
         if batch.ndim != 4:
-            raise ValueError(
+            raise MeasurementError(
                 f"images have shape {tuple(batch.shape)}; they must be (N, C, H, W): "
                 "add the missing axis, e.g. images[:, None] for grey images"
             )
         if batch.dtype != torch.uint8 and not batch.is_floating_point():
-            raise ValueError(f"images are {batch.dtype}; they must be uint8 or float")
+            raise MeasurementError(f"images are {batch.dtype}; they must be uint8 or float")
         if self.value_range is None and batch.dtype != torch.uint8:
-            raise ValueError(
+            raise MeasurementError(
                 "float images need value_range=(black, white), e.g. (0, 1) or (-1, 1): "
                 "it cannot be told from the values"
             )
         low, high = self.value_range or (0, 255)
         if not low < high:
-            raise ValueError(f"value_range is ({low}, {high}); it must be (black, white)")
+            raise MeasurementError(f"value_range is ({low}, {high}); it must be (black, white)")
         shape = tuple(batch.shape[1:])
         if self.shape is None and len(batch):
             self._start(shape)
         elif len(batch) and shape != self.shape:
-            raise ValueError(
+            raise MeasurementError(
                 f"images have shape {shape} after {self.shape}: one meter takes one size; "
                 "group the images by size (never resize them: that is what is measured)"
             )
@@ -176,7 +177,7 @@ class Meter:
     def merge(self, other: Meter) -> None:
         """Add everything another meter has seen; it must have the same periods and image size."""
         if other.periods != self.periods or other.value_range != self.value_range:
-            raise ValueError(
+            raise MeasurementError(
                 f"meters differ: periods {self.periods} and {other.periods}, value ranges "
                 f"{self.value_range} and {other.value_range}"
             )
@@ -186,7 +187,7 @@ class Meter:
             self._start(other.shape)
             self.mean_image = torch.zeros_like(other.mean_image)
         elif self.shape != other.shape:
-            raise ValueError(f"meters hold images of {self.shape} and {other.shape}")
+            raise MeasurementError(f"meters hold images of {self.shape} and {other.shape}")
         self.images += other.images
         self.nonfinite += other.nonfinite
         self.flat += other.flat
@@ -204,12 +205,12 @@ class Meter:
             ValueError: Without any image, or for a reference of another size or channel count.
         """
         if self.shape is None:
-            raise ValueError("no images to measure: the set is empty")
+            raise MeasurementError("no images to measure: the set is empty")
         if reference is not None and (reference.shape, reference.periods) != (
             self.shape,
             self.periods,
         ):
-            raise ValueError(
+            raise MeasurementError(
                 f"the reference holds images of {reference.shape}, the set {self.shape} "
                 "(C, H, W): compare images of the same size and channels, with equal periods"
             )
@@ -289,9 +290,11 @@ def _batches(images: Any) -> Iterable[Any]:
 def _checked_periods(periods: Sequence[int]) -> tuple[int, ...]:
     for period in periods:
         if not isinstance(period, int) or period < 2:
-            raise ValueError(f"period {period!r}: periods are whole numbers of pixels, 2 or more")
+            raise MeasurementError(
+                f"period {period!r}: periods are whole numbers of pixels, 2 or more"
+            )
     if not periods or len(set(periods)) < len(periods):
-        raise ValueError(f"periods {tuple(periods)}: name at least one, each once")
+        raise MeasurementError(f"periods {tuple(periods)}: name at least one, each once")
     return tuple(periods)
 
 

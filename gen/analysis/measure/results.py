@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from gen.analysis.measure.errors import MeasurementError
+
 SCHEMA = 1
 SIGNIFICANT = 0.05
 STATISTICS = ("replica", "line", "excess", "trace")
@@ -202,7 +204,7 @@ class Measurement:
     def from_dict(cls, plain: dict[str, Any]) -> Measurement:
         """Rebuild a measurement from `to_dict`; raises ValueError for another schema."""
         if plain.get("schema") != SCHEMA:
-            raise ValueError(
+            raise MeasurementError(
                 f"measurement has schema {plain.get('schema')!r}; this version reads {SCHEMA}"
             )
         values = dict(plain)
@@ -212,7 +214,7 @@ class Measurement:
                 values["reference"] = cls.from_dict(values["reference"])
             return _build(cls, values)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"not a measurement of schema {SCHEMA}: {error}") from None
+            raise MeasurementError(f"not a measurement of schema {SCHEMA}: {error}") from None
 
     def __str__(self) -> str:
         height, width = self.size
@@ -282,7 +284,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a result is {value}: a measurement holds finite numbers or null")
+        raise MeasurementError(f"a result is {value}: a measurement holds finite numbers or null")
     return value
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from gen.analysis.measure.results import SIGNIFICANT
 from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
+from gen.system.errors import InputError
 from gen.system.files import remove_unfinished, write_atomically
 from gen.system.signals import uninterrupted
 
@@ -66,12 +67,12 @@ def check_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; a report is a folder")
+        raise InputError(f"{folder}: is a file; a report is a folder")
     index = folder / "index.html"
     earlier = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
     begun = (path.name.startswith(f".{index.name}.") for path in folder.iterdir())
     if not all(begun) and not earlier:
-        raise ValueError(f"{folder}: holds other files; give a new or empty folder")
+        raise InputError(f"{folder}: holds other files; give a new or empty folder")
 
 
 def write_report(

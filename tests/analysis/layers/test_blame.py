@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from gen.models.upsample import UPSAMPLERS
 from torch import nn
 
 from gen.analysis.layers.blame import blame, shapley
 from gen.analysis.layers.phases import balance
 from gen.analysis.layers.repair import level, repair
-from models.upsample import UPSAMPLERS
 
 WIDTHS = (16, 12, 8, 3)
 

@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from gen.models.dcgan import Discriminator
+from gen.models.decoder import Decoder
 from torch import nn
 
 from gen.analysis.layers.phases import balance_subpixel, gain_lines
@@ -20,8 +22,6 @@ from gen.analysis.layers.trace import (
     trace,
     weighted_imbalance,
 )
-from models.dcgan import Discriminator
-from models.decoder import Decoder
 
 GRID = [  # kernel, stride, padding, output_padding, dilation, groups
     (k, s, p, o, d, g)

@@ -278,6 +278,6 @@ def test_checking_the_folder_loads_nothing_heavy():
     """`analyze.py` does so before any work, and answers usage errors at once."""
     heavy = "{'torch', 'matplotlib', 'numpy'}"
     code = f"import sys, gen.analysis.report.html; print({heavy} & set(sys.modules))"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert result.stdout.strip() == "set()"

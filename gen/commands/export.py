@@ -1,0 +1,104 @@
+"""`gen export`: a run as a folder to share."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gen.commands.options import Command, GroupedOption
+from gen.commands.quality import FEATURES, check_features, quality_of
+
+ONNX = "model.onnx"
+
+
+def export_run(
+    source: str,
+    outdir: Path,
+    ema: bool,
+    onnx: bool,
+    reference: str | None,
+    features: str,
+    num: int,
+    data_root: Path,
+) -> None:
+    """Write weights, then what they give when they are read again, then the card."""
+    from gen.share.export import check_new
+
+    try:
+        check_new(outdir)
+    except FileExistsError as error:
+        raise click.UsageError(f"--outdir {error}") from error
+    from gen.commands.measuring import measure_path
+    from gen.images import make_grid, save_png
+    from gen.runs.open import open_run
+    from gen.sampling.seeds import sample_images
+    from gen.share.card import SAMPLES, logged, write_card
+    from gen.share.export import last_name, new_folder, write, write_onnx
+    from gen.system.files import write_atomically
+
+    given = open_run(source, ema=ema, device="cpu")
+    if reference and not given.draws:
+        raise click.UsageError(f"--reference: {source} draws no images to compare")
+    shown, outdir, quality = outdir, outdir.absolute(), None
+    files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
+    with new_folder(outdir) as folder:
+        write(given, folder)
+        run = open_run(folder, device="cpu")
+        if run.draws:
+            save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
+            files[SAMPLES] = "images of seeds 0 to 63"
+        if onnx:
+            files[ONNX] = write_onnx(run, folder / ONNX)
+        # A segmenter is shown its validation images, and the export does not say where they lie.
+        looked_at = folder if run.draws else given.path
+        measurement = measure_path(looked_at)[0] if run.draws or (run.masks and ema) else None
+        if reference:
+            settings = {"num": num, "data_root": data_root}
+            quality = quality_of(str(folder), reference, features=features, **settings)
+            quality = dataclasses.replace(
+                quality, samples=outdir.name, features=last_name(features)
+            )
+        compared = f"--reference {last_name(reference or 'DATA')} --features {last_name(features)}"
+        arguments = f"{compared} --num {num}"
+        measured = measurement, quality, arguments
+        text = write_card(outdir.name, run, ema, files, logged(given), *measured)
+        write_atomically(folder / "README.md", text.encode())
+    click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
+
+
+def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
+    return GroupedOption(list(names), group=group, **settings)
+
+
+_WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
+# fmt: off
+export = Command(
+    "export",
+    help="Write weights, configuration and a model card into a new folder, to be shared.",
+    callback=export_run,
+    params=[
+        click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"),
+        _option(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
+                help="new or empty folder"),
+        _option(_WHAT, "--ema/--no-ema", default=True,
+                help="averaged weights or the last  [default: ema]"),
+        _option(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
+        _option(_CARD, "--reference", metavar="DATA",
+                help="measure quality against these images (gen[metrics])"),
+        _option(_CARD, "--features", default="random", show_default=True,
+                callback=check_features, metavar="|".join(FEATURES),
+                help="the network whose features are compared"),
+        _option(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
+                metavar="N", help="images from each side, at most"),
+        _option(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
+                help="where named sets lie or are downloaded to"),
+    ],
+    examples="""
+        gen export runs/00000-dcgan-shapes --outdir shapes-dcgan
+        gen export runs/00000-dcgan-mnist --outdir digits --reference mnist --onnx
+    """,
+)
+# fmt: on

@@ -1,0 +1,150 @@
+"""`gen sample`: images from a trained generator, or masks with a segmenter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gen.commands.options import Command, GroupedOption, Label, Number, Seeds
+from gen.commands.output import check_file, say
+from gen.system import distributed
+
+# What is drawn → the options that go with it, beside --ema, --batch-size and --device.
+ANY = ("grid", "npy", "outdir", "format")
+LATENT = ("class", "truncation", "bn", "fast")
+TAKES: dict[str, tuple[str, ...]] = {
+    "seeds": (*LATENT, *ANY),
+    "num": (*LATENT, *ANY),
+    "latents": ("class", "bn", "fast", *ANY),
+    "interpolate": ("frames", *LATENT, "gif", "fps", *ANY),
+    "walk": ("seeds", *LATENT, "gif", "fps", *ANY),
+    "reconstruct": ANY,
+    "images": ("outdir",),
+}
+NEEDS = {"format": ("outdir",), "fps": ("gif", "walk")}
+PICTURES = (".png", ".jpg", ".jpeg")
+DEFAULTS = {"num": 64, "frames": 9, "truncation": 1.0, "fps": 20, "format": "png", "bn": "running"}
+
+
+def check(options: dict[str, Any]) -> str:
+    """What is drawn; fails before any work, in one line, if the options do not go together."""
+    given = {name for name, value in options.items() if value is not None}
+    kind = next((kind for kind in reversed(TAKES) if kind in given), "seeds")
+    if strangers := sorted(given - {kind, *TAKES[kind]}):
+        takes = ", ".join(f"--{name}" for name in TAKES[kind])
+        raise click.UsageError(f"--{strangers[0]} does not go with --{kind}, which takes {takes}")
+    if not given & {"grid", "gif", "npy", "outdir"}:
+        raise click.UsageError(
+            "nothing to write: give --grid FILE, --gif FILE, --npy FILE or --outdir DIR"
+        )
+    for name, others in NEEDS.items():
+        if name in given and not given & {*others}:
+            raise click.UsageError(f"--{name} is for --{' or --'.join(others)}; give that too")
+    check_file("--grid", options["grid"], PICTURES)
+    check_file("--gif", options["gif"], (".gif",))
+    check_file("--npy", options["npy"], (".npy",))
+    if (folder := options["outdir"]) and folder.exists() and not folder.is_dir():
+        raise click.UsageError(f"--outdir {folder}: is a file")
+    return kind
+
+
+def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
+    """Load, draw, write."""
+    kind = check(options)
+    if kind == "images":
+        from gen.sampling.masks import predict_folder
+
+        if distributed.rank() == 0:
+            say(predict_folder(source, options["images"], options["outdir"], ema, device))
+        return
+    from gen.runs.open import open_run
+    from gen.sampling.norm import set_statistics
+    from gen.sampling.seeds import make_fast
+    from gen.sampling.sources import open_source
+    from gen.sampling.targets import fingerprint
+    from gen.sampling.write import Stopped, Targets, write_images
+
+    options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
+    run = open_run(source, ema=ema, device=device)
+    set_statistics(run.decoder, options["bn"])
+    if options.get("fast"):
+        make_fast(run, options["fast"])
+    images = open_source(kind, run, options)
+    targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
+    try:
+        record = {"checkpoint": fingerprint(run.path), "images": images.what, "ema": ema}
+        record["device"] = next(run.decoder.parameters()).device.type
+        record |= {name: options.get(name) for name in LATENT}
+        say(write_images(images, targets, record, batch_size))
+    except Stopped as stopped:
+        kept = "the same command goes on" if targets.outdir else "nothing was written"
+        say(f"{stopped}; {kept}")
+        sys.exit(128 + stopped.signal)
+
+
+def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
+    return GroupedOption(list(names), group=group, **settings)
+
+
+_FILE, _SEED = click.Path(path_type=Path), click.IntRange(0, 2**63 - 1)
+_WHAT, _HOW, _WHERE = "What is drawn (one of these)", "How", "Where to (any of these)"
+# fmt: off
+OPTIONS = [
+    _option(_WHAT, "--seeds", type=Seeds(), help="7, 0-63 or 0-3,8  [default: 0-63]"),
+    _option(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 … N-1"),
+    _option(_WHAT, "--latents", type=_FILE, metavar="FILE.npy", help="latents (N, Z)"),
+    _option(_WHAT, "--interpolate", type=(click.Choice(["lerp", "slerp"]), _SEED, _SEED),
+            metavar="PATH A B", help="from seed A to seed B, on a line or a great circle"),
+    _option(_WHAT, "--walk", type=Number(0, 600, min_open=True), metavar="SECONDS",
+            help="a loop through the seeds (one per second, or those of --seeds)"),
+    _option(_WHAT, "--reconstruct", type=_FILE, metavar="DIR",
+            help="pairs: each image of a folder beside a VAE's copy of it"),
+    _option(_WHAT, "--images", type=_FILE, metavar="DIR",
+            help="masks of the images of a folder, by a segmenter, into --outdir"),
+    _option(_HOW, "--class", "class", type=Label(), metavar="K|all",
+            help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
+    _option(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
+            help="batch-norm statistics: of training, of seeds 0-63, mean over seeds 0-2047"
+            "  [default: running]"),
+    _option(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
+            help="images of --interpolate, both ends included  [default: 9]"),
+    _option(_HOW, "--truncation", type=Number(0, 1), metavar="PSI",
+            help="latents times this: less variety, more typical images  [default: 1]"),
+    _option(_HOW, "--fps", type=click.Choice(["5", "10", "20", "25", "50"]),
+            callback=lambda _ctx, _param, value: value and int(value),
+            help="frames per second of --walk and of --gif  [default: 20]"),
+    _option(_HOW, "--ema/--no-ema", default=True,
+            help="averaged weights or the last  [default: ema]"),
+    _option(_HOW, "--fast", type=click.Choice(["fp32", "bf16"]),
+            help="fold constants into the weights: fp32 alike to rounding, bf16 to grey levels"),
+    _option(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="N",
+            help="images held at once  [default: 64]"),
+    _option(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+            help="where to compute  [default: auto]"),
+    _option(_WHERE, "--grid", type=_FILE, metavar="FILE", help="one sheet, .png or .jpg"),
+    _option(_WHERE, "--gif", type=_FILE, metavar="FILE",
+            help="one GIF that loops, of --interpolate or --walk"),
+    _option(_WHERE, "--npy", type=_FILE, metavar="FILE", help="one uint8 array (N, H, W, C)"),
+    _option(_WHERE, "--outdir", type=_FILE, metavar="DIR",
+            help="one file per image; an interrupted folder is continued"),
+    _option(_WHERE, "--format", type=click.Choice(["png", "jpg", "npy"]),
+            help="of the files in --outdir  [default: png]"),
+]
+# fmt: on
+sample = Command(
+    "sample",
+    help="Draw images from a trained generator, image i from seed i alone; or masks, with a segmenter.",
+    callback=draw,
+    params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
+    examples="""
+        gen sample runs/00000-dcgan-shapes --grid grid.png
+        gen sample runs/00000-dcgan-shapes --num 50000 --outdir samples/
+        gen sample runs/00000-dcgan-shapes --interpolate slerp 3 8 --grid strip.png
+        gen sample runs/00000-dcgan-shapes --walk 6 --gif walk.gif
+        gen sample runs/00000-unet-shapes --images photos/ --outdir masks/
+        torchrun --nproc-per-node 2 --no-python -- gen sample RUN --num 50000 --outdir samples/
+    """,
+)
