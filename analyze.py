@@ -1,6 +1,6 @@
-"""Measure and explain checkerboards: `python analyze.py images DIR`, the same as `gen images DIR`."""
+"""Measure and explain checkerboards: `python analyze.py images DIR` is `gen images DIR`."""
 
-from gen.commands.main import analyze
+from gen.commands.main import analyze as main
 
 if __name__ == "__main__":
-    analyze()
+    main()

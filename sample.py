@@ -1,6 +1,6 @@
-"""Draw images from a trained generator: `python sample.py RUN --grid grid.png`, as `gen sample`."""
+"""Draw images from a trained generator: `python sample.py RUN` is `gen sample RUN`."""
 
-from gen.commands.sample import sample
+from gen.commands.sample import sample as main
 
 if __name__ == "__main__":
-    sample()
+    main()

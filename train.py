@@ -1,6 +1,6 @@
-"""Train an image generator: `python train.py dcgan --data shapes`, the same as `gen train dcgan`."""
+"""Train an image generator: `python train.py dcgan` is `gen train dcgan`."""
 
-from gen.commands.train import train
+from gen.commands.train import train as main
 
 if __name__ == "__main__":
-    train()
+    main()

@@ -19,7 +19,7 @@ from PIL import Image
 import analyze
 import sample
 import train
-from gen.share import export
+from gen.commands.main import main as gen_main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "docs/tutorial.md"]
@@ -27,7 +27,7 @@ MAINS = {
     ("python", "train.py"): train.main,
     ("python", "sample.py"): sample.main,
     ("python", "analyze.py"): analyze.main,
-    ("python", "-m", "gen.share.export"): export.main,
+    ("gen",): gen_main,
 }
 # Run as they stand, in a copy of the repository; of benchmarks, which take minutes, only --help.
 PROCESSES = ("make demo", "python benchmarks/")
@@ -36,7 +36,7 @@ ELSEWHERE = (
     "git clone ", "source .venv/", "make setup", "make test", 'make demo PIP_ARGS="',
     "torchrun --nproc-per-node 2 train.py", "tensorboard --logdir ",
 )  # fmt: skip
-NAMES = r"(?:python|make|torchrun|git|source|pip|tensorboard|cd|bash|sh) "
+NAMES = r"(?:gen|python|make|torchrun|git|source|pip|tensorboard|cd|bash|sh) "
 
 
 def commands(text: str) -> list[tuple[str, bool]]:

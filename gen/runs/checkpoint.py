@@ -4,13 +4,11 @@
 """
 
 from __future__ import annotations
-from gen.system.errors import GenError, InputError
 
 import contextlib
 import io
 import re
 import reprlib
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 
 from gen.config.run import RunConfig
-from gen.system import distributed
+from gen.system.errors import GenError, InputError
 from gen.system.files import write_atomically
 
 FORMAT = 1
@@ -83,14 +81,6 @@ def run_checkpoints(run: Path) -> list[Path]:
     return _files_in(run / "checkpoints")
 
 
-
-
-
-
-
-
-
-
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
@@ -125,8 +115,6 @@ def _check_tensors(content: Any) -> None:
             waiting.extend(value.values())
         elif isinstance(value, list | tuple | set):
             waiting.extend(value)
-
-
 
 
 def check_content(path: Path, content: Any) -> dict[str, Any]:
@@ -172,8 +160,3 @@ def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
     return dict(content) if tensors and content else None
-
-
-
-
-

@@ -1,7 +1,6 @@
 """The images of a run: what its networks must be for them, and the sets it reads."""
 
 from __future__ import annotations
-from gen.system.errors import InputError
 
 import contextlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from gen.data.datasets import (
     natural_mask_classes,
 )
 from gen.system import distributed
+from gen.system.errors import InputError
 
 VALIDATION = 256
 

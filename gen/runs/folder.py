@@ -1,20 +1,14 @@
 """The folder of a run: its number and its status."""
 
 from __future__ import annotations
-import contextlib
+
 import datetime
 import json
-import math
 import os
 import platform
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from torch import Tensor
-from gen.images import make_grid, save_png
-from gen.system.files import append, read_rows, write_atomically
+
+from gen.system.files import write_atomically
 
 
 def new_run_folder(parent: Path, name: str) -> Path:

@@ -1,33 +1,34 @@
 """Any path to a run, checkpoint or export -> what it holds."""
 
 from __future__ import annotations
-import contextlib
-import io
-import re
-import reprlib
+
 import sys
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-import torch
-from gen.config.run import RunConfig
-from gen.system import distributed
-from gen.system.files import write_atomically
-from gen.runs.checkpoint import EXPORTED, CheckpointError, run_checkpoints, _reason, _check_archive, _check_tensors, check_content
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
+
 from gen.config.run import RunConfig
-from gen.images import to_uint8
-from gen.runs.checkpoint import CheckpointError, check_content, fitting, state_dict_in
-from gen.system.device import pick_device
 from gen.models.build import build_modules
 from gen.models.dcgan import ExampleGenerator
 from gen.models.decoder import Decoder
+from gen.runs.checkpoint import (
+    EXPORTED,
+    CheckpointError,
+    _check_archive,
+    _check_tensors,
+    _reason,
+    check_content,
+    fitting,
+    run_checkpoints,
+    state_dict_in,
+)
+from gen.system import distributed
+from gen.system.device import pick_device
 
 
 def is_run(path: Path) -> bool:

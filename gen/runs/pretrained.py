@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gen.config.run import RunConfig
-from gen.system.files import write_atomically
-
 from gen.runs.checkpoint import EXPORTED, FORMAT, CheckpointError
+from gen.system.files import write_atomically
 
 CONFIG = "config.json"
 

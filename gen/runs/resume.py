@@ -1,16 +1,15 @@
 """Going on with a run: which one, and as what."""
 
 from __future__ import annotations
-from gen.system.errors import InputError
 
 import json
 from pathlib import Path
 from typing import Any
 
 from gen.config.run import RunConfig
-
 from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
 from gen.runs.open import read_file, read_newest
+from gen.system.errors import InputError
 
 # What may differ without being asked for: it does not shape what the run becomes.
 FREE = {"steps", "data_root", "workers", "device", "keep"}

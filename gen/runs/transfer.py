@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gen.config.run import RunConfig
 from gen.models.build import build_modules
-
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.open import load_checkpoint
 

@@ -203,23 +203,6 @@ def test_published_sheets(sheet, tile, detected):
     assert json.loads(result.stdout)["periods"]["2"]["detected"] == detected
 
 
-def test_calibration_of_own_images(tmp_path):
-    path = save_all(tmp_path / "set", smooth(60))
-    (path / "bad.png").write_bytes(b"words")
-    arguments = ["calibrate", str(path), "--sets", "3", "--size", "24", "--images", "16"]
-    assert_one_line(CliRunner().invoke(analyze.main, arguments), 1, "bad.png")
-    arguments += ["--on-bad-image", "skip"]
-    result = CliRunner().invoke(analyze.main, arguments)
-    assert result.exit_code == 0, result.output
-    assert "1 of 61 images skipped as unreadable" in result.stderr
-    rows = result.stdout.splitlines()
-    assert rows[0] == "Luma crops of 24×24 from 60 images; 3 sets of 16"
-    first = next(row for row in rows if row.startswith("  checkerboard  multiplicative   0.01"))
-    assert abs(float(first.split()[3])) < 3 and float(first.split()[6]) > 0.9  # bias, AUC
-    result = CliRunner().invoke(analyze.main, [*arguments, "--size", "20"])
-    assert_one_line(result, 1, "20×20", "24×24")
-
-
 # What can be wrong
 
 

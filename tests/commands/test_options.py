@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import analyze
-import gen.share.export
 import sample
 import train
+from gen.commands.export import export
+from gen.commands.main import MEASURING
 from gen.config.run import MODELS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,14 +30,14 @@ SMALL = {"--kernel": "4", "--stride": "2", "--reference": "nowhere"}
 COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
     **{f"train {name}": (train.main, [name, "--dry-run"]) for name in train.main.commands},
     "sample": (sample.main, ["nowhere", "--grid", "grid.png"]),
-    "export": (gen.share.export.main, ["nowhere"]),
-    **{f"analyze {name}": (analyze.main, [name]) for name in analyze.main.commands},
+    "export": (export, ["nowhere"]),
+    **{f"analyze {name}": (analyze.main, [name]) for name in MEASURING},
 }
 
 
 def command_of(name: str) -> click.Command:
     main, words = COMMANDS[name]
-    return main.commands[words[0]] if isinstance(main, click.Group) else main
+    return main.get_command(None, words[0]) if isinstance(main, click.Group) else main
 
 
 def base_of(name: str) -> list[str]:

@@ -16,7 +16,8 @@ import analyze
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError
 from gen.data.order import epoch_order
-from gen.quality.distances import features, measure_quality, open_samples
+from gen.quality import features
+from gen.quality.distances import measure_quality, open_samples
 from gen.quality.features import SEED, RandomFeatures, inception_weights
 from gen.runs.open import load
 from gen.sampling.seeds import sample_images

@@ -11,8 +11,7 @@ import torch
 
 from gen.commands.inspect import inspect
 from gen.runs.checkpoint import CheckpointError, run_checkpoints, save_checkpoint
-from gen.runs.open import find_checkpoint, load_checkpoint, read_file
-from gen.runs.open import load
+from gen.runs.open import find_checkpoint, load, load_checkpoint, read_file
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 from tests.equality import content_differences

@@ -20,8 +20,7 @@ from safetensors.torch import save_file
 
 from gen.commands.inspect import inspect
 from gen.runs.checkpoint import CheckpointError, run_checkpoints
-from gen.runs.open import load_checkpoint
-from gen.runs.open import load
+from gen.runs.open import load, load_checkpoint
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 

@@ -11,11 +11,10 @@ from click.testing import CliRunner
 from torch import nn
 
 import sample
-from gen.commands.inspect import inspect
 from gen.runs.checkpoint import CheckpointError
-from gen.runs.open import find_checkpoint
+from gen.runs.describe import describe
+from gen.runs.open import find_checkpoint, load
 from gen.sampling.seeds import draw_latents, sample_images
-from gen.runs.open import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +66,7 @@ def test_sample_command_and_inspect(tmp_path):
     assert result.exit_code == 0, result.output
     assert "9 images of 32x32" in result.output
     assert np.load(tmp_path / "s.npy").shape == (9, 32, 32, 3)
-    assert "latent 20 → 16 → 8 → 4 → 3 channels, images of 32x32" in inspect(file)
+    assert "latent 20 → 16 → 8 → 4 → 3 channels, images of 32x32" in describe(file)
 
 
 def test_old_files_without_batch_counters(tmp_path):
@@ -88,18 +87,18 @@ def test_neighbors_of_the_layout_are_not_taken_for_it(tmp_path):
         torch.save(changed, tmp_path / f"{name}.pth")
         with pytest.raises(CheckpointError, match="no checkpoint of gen"):
             load(tmp_path / f"{name}.pth")
-        assert "does not know" in inspect(tmp_path / f"{name}.pth")
+        assert "does not know" in describe(tmp_path / f"{name}.pth")
 
 
 def test_inspect_names_a_run(finished_run):
     model, folder = finished_run
-    text = inspect(folder)
+    text = describe(folder)
     assert f"{find_checkpoint(folder)}: {model} of this toolkit after 6 steps" in text
     assert "16x16, 3 channels" in text
 
 
 def test_inspect_from_the_shell(tmp_path):
-    command = [sys.executable, "-W", "error", "-m", "gen.runs.checkpoint", "inspect"]
+    command = [sys.executable, "-W", "error", "-m", "gen", "inspect"]
     run = subprocess.run([*command, tmp_path / "no"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines() == [
         f"Error: {tmp_path / 'no'}: no such run or checkpoint"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import analyze
 import sample
 import train
+from gen.commands.export import export
 from gen.commands.inspect import inspect
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
@@ -24,16 +25,15 @@ from gen.runs.checkpoint import CheckpointError
 from gen.runs.open import load, open_run
 from gen.runs.pretrained import digest
 from gen.sampling.seeds import draw_latents, sample_images
-from gen.share import export
 from gen.share.card import command_line
-from gen.share.export import from_pretrained, save_pretrained
+from gen.share.export import from_pretrained, new_folder, save_pretrained
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments, command=export.main):
+def run(*arguments, command=export):
     return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
@@ -263,9 +263,7 @@ def test_onnx_runtime_makes_the_same_images(exported, batch):
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(trained, tmp_path):
-    hidden = (
-        "import sys; sys.modules['onnxscript'] = None; from gen.share.export import main; main()"
-    )
+    hidden = "import sys; sys.modules['onnxscript'] = None; from gen.commands.export import export; export()"
     command = [sys.executable, "-c", hidden, trained, "--outdir", tmp_path / "new", "--onnx"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
@@ -296,7 +294,7 @@ def test_an_empty_folder_is_filled(trained, tmp_path):
 
 
 def test_files_that_come_in_between_stay(trained, tmp_path):
-    with pytest.raises(OSError), export.new_folder(tmp_path / "new") as made:
+    with pytest.raises(OSError), new_folder(tmp_path / "new") as made:
         (made / "ours").write_text("ours")
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "theirs").write_text("theirs")
@@ -306,7 +304,7 @@ def test_files_that_come_in_between_stay(trained, tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["x"], ["x", "--outdir", "y", "--features", "z"]])
 def test_usage_errors_and_help_need_no_torch(arguments):
     for given, code in ((arguments, 2), (["--help"], 0)):
-        command = [sys.executable, "-X", "importtime", "-m", "gen.share.export", *given]
+        command = [sys.executable, "-X", "importtime", "-m", "gen", "export", *given]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == code and " torch" not in result.stderr
 

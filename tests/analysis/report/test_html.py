@@ -17,10 +17,10 @@ from PIL import Image
 from gen.analysis.measure.lattice import lattice_lines
 from gen.analysis.measure.meter import measure
 from gen.analysis.measure.results import Measurement
+from gen.analysis.report import figures
 from gen.analysis.report.html import (
     HEADINGS,
     check_folder,
-    figures,
     line_name,
     lines_table,
     write_report,
