@@ -90,21 +90,29 @@ MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
 MOST_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gradients and Adam
 
 
-def build_modules(config: Any) -> dict[str, nn.Module]:
-    """The initialised networks of `config.model`, by the names a checkpoint knows them by.
+def build_shapes(config: Any) -> dict[str, nn.Module]:
+    """The networks of `config.model` on torch's meta device: shapes without memory.
 
-    `config` is the model's section of a run, of the class that `gen.config.run.MODELS` names. Weights
-    are drawn from torch's global RNG.
+    `config` is the model's section of a run, of the class that `gen.config.run.MODELS` names.
 
     Raises:
-        ValueError: more weights than any memory holds; found out before any is taken.
+        ValueError: more weights than any memory holds.
     """
-    with torch.device("meta"):  # shapes without memory
-        shapes = MODELS[config.model](config).values()
-    weights = sum(weight.numel() for module in shapes for weight in module.parameters())
+    with torch.device("meta"):
+        modules = MODELS[config.model](config)
+    weights = sum(weight.numel() for m in modules.values() for weight in m.parameters())
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"the networks would have {weights:.1e} weights, and {MOST_WEIGHTS:.0e} is the most; "
             "take a smaller width, latent or size"
         )
+    return modules
+
+
+def build_modules(config: Any) -> dict[str, nn.Module]:
+    """The initialized networks of `config.model`, by the names a checkpoint knows them by.
+
+    Weights are drawn from torch's global RNG. Arguments and errors as `build_shapes`.
+    """
+    build_shapes(config)  # refuses what no memory holds before any is taken
     return MODELS[config.model](config)

@@ -124,15 +124,11 @@ class Blur(nn.Module):
     Reflected borders keep it so to the last pixel.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        tap = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("kernel", torch.outer(tap, tap)[None, None], persistent=False)
-
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape; H, W ≥ 2."""
         channels = maps.shape[1]
-        kernel = self.kernel.expand(channels, -1, -1, -1)
+        tap = torch.tensor([1.0, 2.0, 1.0], dtype=maps.dtype, device=maps.device) / 4
+        kernel = torch.outer(tap, tap).expand(channels, 1, -1, -1)
         return F.conv2d(F.pad(maps, (1, 1, 1, 1), "reflect"), kernel, groups=channels)
 
 

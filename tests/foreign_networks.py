@@ -1,6 +1,6 @@
 """Three generators that nobody here trained, rebuilt from their descriptions.
 
-    python analyze.py model vae_celeba_yanndubs.pt --script tests/foreign_networks.py:vae_celeba
+    gen model vae_celeba_yanndubs.pt --script tests/foreign_networks.py:vae_celeba
 
 `../shared/data/README.md` says where the weights come from.
 """

@@ -63,9 +63,9 @@ def train_model(
     if override and not resume:
         raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
-        from gen.runs.resume import continued, open_run
+        from gen.runs.resume import continued, open_to_resume
 
-        folder, content = open_run(Path(resume))
+        folder, content = open_to_resume(Path(resume))
         try:
             run = continued(content, given, read_overrides(override))
         except ValueError as error:

@@ -85,7 +85,7 @@ class ClassifierFeatures(nn.Module):
 
 
 def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
-    """Those of a run of `train.py classifier`.
+    """Those of a run of `gen train classifier`.
 
     Raises:
         CheckpointError: as `gen.runs.open.open_run`.

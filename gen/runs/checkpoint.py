@@ -11,6 +11,7 @@ import re
 import reprlib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from gen.system.files import write_atomically
 
 FORMAT = 1
 EXPORTED = "model.safetensors"
+
+
+State = dict[str, torch.Tensor]  # weights and buffers of a network by name
 
 
 class CheckpointError(GenError):
@@ -126,18 +130,60 @@ def check_content(path: Path, content: Any) -> dict[str, Any]:
     expected = {"config", "step", "modules", "ema", "ema_names", "optimizers"}
     if not isinstance(content, dict) or not expected <= content.keys():
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of gen")
-    version, step = content.get("format"), content["step"]
+    check_origin(path, content.get("format"), content["step"])
+    content["config"] = checked_config(path, content["config"])
+    return content
+
+
+def check_origin(path: Path, version: Any, step: Any) -> None:
+    """Refuse files of another format, and steps that no run takes."""
     if type(version) is not int or version != FORMAT:
         raise CheckpointError(f"{path}: format {reprlib.repr(version)}; this gen reads {FORMAT}")
     if type(step) is not int or not 0 <= step <= 10**9:
         raise CheckpointError(f"{path}: step is {reprlib.repr(step)}; must be 0 … 10⁹")
+
+
+def checked_config(path: Path, values: Any) -> RunConfig:
+    """The configuration of a run that began; raises CheckpointError for anything else."""
     try:
-        content["config"] = RunConfig.from_dict(content["config"])
-        if not content["config"].model.channels:
+        config = RunConfig.from_dict(values)
+        if not config.model.channels:
             raise InputError("channels is 0; a run that began knows its channels")
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return content
+    return config
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Weights by network, and the run that they belong to."""
+
+    config: RunConfig
+    step: int
+    last: dict[str, State]
+    averaged: dict[str, State]
+
+
+def stored_in(path: Path, held: Any) -> Stored:
+    """The weights of what `gen.runs.open.read_file` read.
+
+    Raises:
+        CheckpointError: as `check_content`.
+    """
+    if isinstance(held, Stored):
+        return held
+    content = check_content(path, held)
+    with fitting(path):
+        averaged = {name: below(name, content["ema"]) for name in content["ema_names"]}
+    return Stored(
+        config=content["config"], step=content["step"], last=content["modules"], averaged=averaged
+    )
+
+
+def below(name: str, weights: State) -> State:
+    """The weights of one network among those of several."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gen.runs.checkpoint import check_content, fitting, state_dict_in
+from gen.runs.checkpoint import fitting, state_dict_in, stored_in
 from gen.runs.open import read_newest
 
 
@@ -21,15 +21,13 @@ def describe(path: Path | str) -> str:
     path, content = read_newest(path)
     weights = state_dict_in(content)
     if weights is None:
-        content = check_content(path, content)
-        model = content["config"].model
-        lines = [
-            f"{path}: {model.model} of this toolkit after {content['step']} steps",
-            str(model),
-        ]
+        stored = stored_in(path, content)
+        model = stored.config.model
+        lines = [f"{path}: {model.model} of this toolkit after {stored.step} steps", str(model)]
         with fitting(path):
-            lines += [f"{name}: {_count(held)} values" for name, held in content["modules"].items()]
-            return "\n".join([*lines, f"ema: {_count(content['ema'])} values"])
+            for part, networks in (("last", stored.last), ("averaged", stored.averaged)):
+                lines += [f"{name}, {part}: {_count(w)} values" for name, w in networks.items()]
+        return "\n".join(lines)
     network = ExampleGenerator.from_weights(weights)
     if network is not None:
         kernels = [value for value in weights.values() if value.ndim == 4]

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from gen.config.run import RunConfig
-from gen.models.build import build_modules
+from gen.models.build import build_shapes
 from gen.models.dcgan import ExampleGenerator
 from gen.models.decoder import Decoder
 from gen.runs.checkpoint import (
     EXPORTED,
     CheckpointError,
+    Stored,
     _check_archive,
     _check_tensors,
     _reason,
@@ -26,6 +27,7 @@ from gen.runs.checkpoint import (
     fitting,
     run_checkpoints,
     state_dict_in,
+    stored_in,
 )
 from gen.system import distributed
 from gen.system.device import pick_device
@@ -141,7 +143,7 @@ class Run:
         if self.masks:
             raise ValueError(
                 f"{self.path}: a {self.config.model.model} draws no samples but predicts masks: "
-                "sample.py RUN --images DIR --outdir DIR"
+                "gen sample RUN --images DIR --outdir DIR"
             )
         return decoder_of(self.modules)
 
@@ -166,15 +168,15 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
     Raises:
         CheckpointError: missing, damaged or foreign, or weights that are not finite.
     """
-    path, content = read_newest(path)
-    weights = state_dict_in(content)
+    path, held = read_newest(path)
+    weights = state_dict_in(held)
     example = ExampleGenerator.from_weights(weights) if weights else None
     if example:
         run = Run(path, None, {"generator": example})
     else:
-        content = check_content(path, content)
-        modules, averaged = _modules_in(path, content, ema), tuple(content["ema_names"])
-        run = Run(path, content["config"], modules, averaged, content["step"])
+        stored = stored_in(path, held)
+        modules = networks_of(path, stored, ema)
+        run = Run(path, stored.config, modules, tuple(stored.averaged), stored.step)
     place = pick_device(device)
     for name, module in run.modules.items():
         if not all(value.isfinite().all() for value in module.state_dict().values()):
@@ -190,19 +192,20 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
     return open_run(path, ema=ema, device=device).decoder
 
 
-def _modules_in(path: Path, content: dict[str, Any], ema: bool) -> dict[str, nn.Module]:
-    stored = content["modules"]  # of an exported folder the averaged ones
+def networks_of(path: Path, stored: Stored, ema: bool) -> dict[str, nn.Module]:
+    """Networks with stored weights, the averaged ones where there are some and `ema` asks for them.
+
+    Networks are built without memory and take the stored tensors as they are.
+
+    Raises:
+        CheckpointError: weights that do not fit the configuration.
+    """
     with fitting(path):
-        # A configuration can ask for more memory than there is; comparing shapes takes none.
-        with torch.device("meta"):
-            shapes = build_modules(content["config"].model)
-        for name in stored:
-            shapes[name].load_state_dict(stored[name], assign=True)
-        built = build_modules(content["config"].model)
-        modules = {name: built[name] for name in stored}
+        states = {**stored.last, **stored.averaged} if ema else {**stored.averaged, **stored.last}
+        shapes = build_shapes(stored.config.model)
+        modules = {name: shapes[name] for name in states}
         for name, module in modules.items():
-            module.load_state_dict(stored[name])
-        if ema:
-            averaged = nn.ModuleDict({name: modules[name] for name in content["ema_names"]})
-            averaged.load_state_dict(content["ema"])
+            module.load_state_dict(states[name], assign=True)
+            # Training on a CPU stores channels last, which would round samples differently.
+            module.to(memory_format=torch.contiguous_format)
     return modules

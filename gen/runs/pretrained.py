@@ -6,12 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from gen.config.run import RunConfig
-from gen.runs.checkpoint import EXPORTED, FORMAT, CheckpointError
+from gen.runs.checkpoint import (
+    EXPORTED,
+    FORMAT,
+    CheckpointError,
+    Stored,
+    below,
+    check_origin,
+    checked_config,
+)
 from gen.system.files import write_atomically
 
 CONFIG = "config.json"
@@ -38,8 +45,8 @@ def write_pretrained(
     write_atomically(folder / CONFIG, text.encode())
 
 
-def read_pretrained(file: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but for optimizers and the networks that are not averaged.
+def read_pretrained(file: Path) -> Stored:
+    """The weights of an exported folder: the networks that are sampled, averaged or not.
 
     Memory is bounded by the file's size: safetensors checks each tensor's extent against it.
 
@@ -58,25 +65,18 @@ def read_pretrained(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: {len(weights)} tensors, but not exported by gen")
     if about["sha256"] != digest(weights):
         raise CheckpointError(f"{file}: damaged: the weights are not those that were written")
+    check_origin(file, about["format"], about["step"])
     try:
         config = json.loads((file.parent / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file.parent / CONFIG}: {error}") from error
-    names = list(dict.fromkeys(name.partition(".")[0] for name in weights))
-    return {
-        "format": about["format"],
-        "config": config,
-        "step": about["step"],
-        "modules": {name: _below(name, weights) for name in names},
-        "ema": weights,
-        "ema_names": names,
-        "optimizers": {},
-    }
-
-
-def _below(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = f"{name}."
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    names = dict.fromkeys(name.partition(".")[0] for name in weights)
+    return Stored(
+        config=checked_config(file, config),
+        step=about["step"],
+        last={},
+        averaged={name: below(name, weights) for name in names},
+    )
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

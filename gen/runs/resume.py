@@ -28,14 +28,13 @@ def latest_run(outdir: Path, model: str, data: str) -> Path | None:
     return None
 
 
-def open_run(path: Path) -> tuple[Path, dict[str, Any]]:
+def open_to_resume(path: Path) -> tuple[Path, dict[str, Any]]:
     """Folder and checkpoint of a run to go on with; `path` is the run or its newest checkpoint.
 
     Raises:
         CheckpointError: nothing to go on with, or going on would overwrite later checkpoints.
     """
     file, content = read_newest(path)
-    content = check_content(file, content)
     folder = file.resolve().parent.parent
     files = run_checkpoints(folder)
     if file.resolve() not in [f.resolve() for f in files]:
@@ -49,7 +48,7 @@ def open_run(path: Path) -> tuple[Path, dict[str, Any]]:
             f"{file}: {later.name} is later, and going on from here would overwrite it; "
             "move it and those after it away, or resume the run"
         )
-    return folder, content
+    return folder, check_content(file, content)
 
 
 def continued(

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gen.config.run import RunConfig
 from gen.models.build import build_modules
-from gen.runs.checkpoint import CheckpointError
-from gen.runs.open import load_checkpoint
+from gen.runs.checkpoint import CheckpointError, stored_in
+from gen.runs.open import read_newest
 
 Weights = dict[str, dict[str, Tensor]]  # network → name → tensor
 SHOWN = 3  # names of tensors in one line
@@ -27,7 +27,8 @@ def fitting_weights(path: Path | str, config: RunConfig) -> tuple[Weights, str]:
     Raises:
         CheckpointError: missing, damaged, foreign, or nothing fits.
     """
-    stored = load_checkpoint(path)["modules"]
+    found_in = stored_in(*read_newest(path))
+    stored = {**found_in.averaged, **found_in.last}
     taken: Weights = {}
     missing, other, count = [], [], 0
     with torch.device("meta"):

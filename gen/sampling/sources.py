@@ -47,7 +47,7 @@ class Source:
 
 
 def open_source(kind: str, run: Run, options: Options) -> Source:
-    """What sample.py draws, `kind` a key of `MAKERS`, from the options of its command line.
+    """What `gen sample` draws, `kind` a key of `MAKERS`, from the options of its command line.
 
     Raises:
         ValueError: something that this run cannot draw, or a bad file.

@@ -52,7 +52,7 @@ def test_model_names_layer_period_and_mend(uneven, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Period 2: detected" in result.output
     assert "mostly main.6 (transposed, kernel 4, factor 2)" in result.output
-    assert "analyze.py repair balances it" in result.output
+    assert "gen repair balances it" in result.output
     plain = json.loads((tmp_path / "m.json").read_text())
     assert [layer["name"] for layer in plain["layers"]] == ["main.3", "main.6"]
     assert [layer["period"] for layer in plain["layers"]] == [4, 2]
@@ -104,7 +104,7 @@ def test_repair_writes_new_weights_that_every_command_takes(uneven, tmp_path):
 
 
 def test_repair_of_a_run_goes_into_its_averaged_weights(finished_run, tmp_path, monkeypatch):
-    from gen.analysis.layers.trace import repair as module
+    from gen.analysis.layers import repair as module
 
     folder = finished_run[1]
     monkeypatch.setattr(module, "_refusal", lambda *_: None)  # six steps leave nothing to repair

@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gen.commands.inspect import inspect
 from gen.runs.checkpoint import CheckpointError, run_checkpoints
+from gen.runs.describe import describe
 from gen.runs.open import load, load_checkpoint
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = (load, load_checkpoint, inspect)
+READERS = (load, load_checkpoint, describe)
 
 
 @pytest.fixture(scope="module")

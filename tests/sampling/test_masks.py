@@ -153,7 +153,7 @@ def test_nothing_is_overwritten_and_bad_input_is_one_line(trained, pairs, tmp_pa
         (["--images", tmp_path / "none", "--outdir", out], 1, "no such folder"),
         (["--images", images], 2, "nothing to write"),
         (["--images", images, "--outdir", out, "--grid", "g.png"], 2, "does not go with --images"),
-        (["--outdir", out], 1, "draws no samples but predicts masks: sample.py RUN --images"),
+        (["--outdir", out], 1, "draws no samples but predicts masks: gen sample RUN --images"),
     ):
         result = run(sample, trained, *arguments)
         assert result.exit_code == code, result.output

@@ -18,10 +18,11 @@ import analyze
 import sample
 import train
 from gen.commands.export import export
-from gen.commands.inspect import inspect
+from gen.commands.train import command as command_of_model
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.runs.checkpoint import CheckpointError
+from gen.runs.describe import describe
 from gen.runs.open import load, open_run
 from gen.runs.pretrained import digest
 from gen.sampling.seeds import draw_latents, sample_images
@@ -126,7 +127,7 @@ def test_every_model_is_exported_and_read_again(tmp_path, small_dataset, model):
     assert (
         "Logged at step 2: " in text
         and "loss/" in text
-        and f"python train.py {model} --size 16x16" in text
+        and f"gen train {model} --size 16x16" in text
     )
     if model == "vaegan":
         assert "## Checkerboards" in text and "samples.png" in text
@@ -155,7 +156,7 @@ def test_sample_and_analyze_take_it(exported, trained, tmp_path):
     assert run("images", weights, command=analyze.main).stdout == found[0].stdout
     result = run("model", exported, "--num", 128, command=analyze.main)
     assert result.exit_code == 0 and "since" not in result.output
-    assert "dcgan of this toolkit after 6 steps" in inspect(exported)
+    assert "dcgan of this toolkit after 6 steps" in describe(exported)
 
 
 def test_it_cannot_be_resumed(exported):
@@ -170,7 +171,7 @@ def test_the_card_says_what_how_and_how_good(exported):
     text = (exported / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: gen\n")
     measured = run("images", exported, command=analyze.main).stdout.strip()
-    assert f"$ python analyze.py images shapes-dcgan\n{measured}\n" in text
+    assert f"$ gen images shapes-dcgan\n{measured}\n" in text
     assert "40 images of shapes-dcgan against 40 of shapes (of 20000)" in text
     assert "--reference shapes --features random --num 40" in text
     assert "conditional" in text and "after 6 steps" not in text and "6 steps" in text
@@ -185,7 +186,7 @@ def test_the_card_says_what_how_and_how_good(exported):
 def test_quality_that_was_not_measured_is_said_to_be_so(finished_run, tmp_path):
     assert run(finished_run[1], "--outdir", tmp_path / "new").exit_code == 0
     text = (tmp_path / "new" / "README.md").read_text()
-    assert "Not measured; `python analyze.py quality new --reference DATA" in text
+    assert "Not measured; `gen quality new --reference DATA" in text
 
 
 @pytest.mark.parametrize(
@@ -210,9 +211,9 @@ def test_quality_that_was_not_measured_is_said_to_be_so(finished_run, tmp_path):
 def test_the_training_command_gives_the_same_configuration(values):
     config = RunConfig.from_dict(values)
     words = shlex.split(command_line(config))
-    assert words[:2] == ["python", "train.py"] and "/home" not in str(words)
+    assert words[:2] == ["gen", "train"] and "/home" not in str(words)
     fields = {name for section in config.to_dict().values() for name in section}
-    with train.command(words[2]).make_context(words[2], words[3:]) as context:
+    with command_of_model(words[2]).make_context(words[2], words[3:]) as context:
         flags = {name: value for name, value in context.params.items() if name in fields}
     run, _ = train.new_config(words[2], None, flags)
     plain = run.to_dict()

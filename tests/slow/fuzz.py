@@ -268,11 +268,15 @@ def read_image(path: Path) -> str | None:
 
 def read_checkpoint(path: Path) -> str | None:
     """Load a decoder as sample.py does, and a whole run as --resume does."""
-    from gen.commands.inspect import inspect
     from gen.runs.checkpoint import CheckpointError
+    from gen.runs.describe import describe
     from gen.runs.open import load, load_checkpoint
 
-    looks = [lambda: load(path, device="cpu"), lambda: load_checkpoint(path), lambda: inspect(path)]
+    looks = [
+        lambda: load(path, device="cpu"),
+        lambda: load_checkpoint(path),
+        lambda: describe(path),
+    ]
     return _looked(looks, (CheckpointError,))
 
 

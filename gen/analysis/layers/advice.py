@@ -41,7 +41,7 @@ def _period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -
         return [
             f"Period {period}{shown}: no layer of this network can make it, so it comes from "
             f"elsewhere: the training images (JPEG leaves 8) or what was done to the samples. "
-            "Measure the data: python analyze.py images DATA."
+            "Measure the data: gen images DATA."
         ]
     shares = sorted(blame.periods.get(period, ()), key=lambda share: -share.share)
     if not shares or not blame.images.periods[period].detected:
@@ -63,7 +63,7 @@ def _shared(shares: list[Share]) -> str:
     return (
         f"balancing would leave {100 * rest:.0f} % of it: copies of what is not constant, which "
         "only smoother kernels (--antialias, nearest enlargement) take away, or a grid of the "
-        "training data themselves (python analyze.py images DATA)."
+        "training data themselves (gen images DATA)."
     )
 
 
@@ -80,7 +80,7 @@ def _cause(share: Share) -> str:
 def _mend(layer: Layer, trace: Trace) -> str:
     last = layer.leaves == max(t.layer.leaves for t in trace.layers if t.layer.weight is not None)
     after = (
-        "python analyze.py repair balances it without training."
+        "gen repair balances it without training."
         if last
         else "Repairing an inner layer makes grids worse; train it anew with --upsample balanced "
         "or nearest."

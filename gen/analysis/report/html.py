@@ -119,7 +119,7 @@ def draw_pictures(measurement: Measurement) -> list[Picture]:
     """All figures that this measurement allows, in reading order."""
     from matplotlib import rc_context
 
-    from gen.analysis.report.html import figures
+    from gen.analysis.report import figures
 
     defined = [n for n, period in measurement.periods.items() if not period.undefined]
     if not defined:

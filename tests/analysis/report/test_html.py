@@ -82,7 +82,7 @@ def compared():
 def written(compared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "r"
     thumbnails = images(5).round().clip(0, 255).astype(np.uint8)
-    write_report(compared, folder, thumbnails, "A <title> & more", "python analyze.py images a&b")
+    write_report(compared, folder, thumbnails, "A <title> & more", "gen images a&b")
     return folder
 
 
