@@ -22,7 +22,6 @@ from gen.config import (
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
-from .adam import Adam
 from .agreement import inspect_masks
 from .health import active_latents, saturation
 from .losses import (
@@ -67,8 +66,8 @@ class Objective(Protocol):
         """
 
 
-def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> Adam:
-    return Adam(parameters, lr, betas, fused=True)
+def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr, betas, fused=True)
 
 
 class GAN:
