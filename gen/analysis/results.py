@@ -17,7 +17,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 SIGNIFICANT = 0.05
-STATISTICS = ("replica", "line", "excess", "trace")
 
 
 @dataclass(frozen=True)
