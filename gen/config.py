@@ -7,10 +7,14 @@ module imports neither torch nor the networks, so that `--help` and usage errors
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import reprlib
+import sys
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
+
+from gen import distributed
 
 # Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
 # convolution would shift the image by half a pixel, so only transposed ones have them.
@@ -236,12 +240,6 @@ class DataConfig(Checked):
     )
 
 
-def grid_penalty() -> Any:
-    """The option that every objective with a decoder has."""
-    text = "weight of the last enlarging layer's imbalance, uneven over even power"
-    return option(0.0, text, low=0, high=1e6)
-
-
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):
     """What networks are trained for."""
@@ -252,12 +250,6 @@ class ObjectiveConfig(Checked):
         Raises:
             ValueError: they cannot serve it.
         """
-        penalty = getattr(self, "grid_penalty", 0)
-        if penalty and networks.upsample in ("nearest", "bilinear"):
-            raise ValueError(
-                f"grid_penalty is {penalty:g}, but upsample {networks.upsample} has no phases "
-                "that could be uneven; leave it 0 or take transposed or subpixel"
-            )
         return networks
 
 
@@ -298,7 +290,6 @@ class GANConfig(AdversarialObjective):
     lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
-    grid_penalty: float = grid_penalty()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,7 +317,6 @@ class VAEConfig(ObjectiveConfig):
         0, "beta rises linearly from 0 over this many", unit="steps", low=0, high=10**9
     )
     lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
-    grid_penalty: float = grid_penalty()
 
 
 @dataclass(frozen=True)
@@ -338,7 +328,6 @@ class VAEGANConfig(AdversarialObjective):
     lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
-    grid_penalty: float = grid_penalty()
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """Refuse classes."""
@@ -450,6 +439,17 @@ MODELS: dict[str, ModelKind] = {
 }
 
 
+# Options of earlier versions, by section. Runs that name them still load, without them.
+REMOVED = {"objective": ("grid_penalty",)}
+
+
+@functools.cache
+def _report_removed(name: str) -> None:
+    """Print once that an option is ignored."""
+    if not distributed.started_as():
+        print(f"Note: {name} is no longer an option of gen; it is ignored", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run, whole."""
@@ -482,7 +482,8 @@ class RunConfig:
         """Build and check a run from plain values; what is not given takes the model's default.
 
         Args:
-            values: section → field → value, as in a run's config.json.
+            values: section → field → value, as in a run's config.json. Options that earlier
+                versions had are ignored, with one line on stderr.
             flags: field → value, over `values` where not None; names are unique over sections.
 
         Raises:
@@ -498,6 +499,10 @@ class RunConfig:
         for name, kind in sections.items():
             fields = [field.name for field in dataclasses.fields(kind)]
             given = dict(values.get(name, {}))
+            for removed in REMOVED.get(name, ()):
+                if removed in given:
+                    del given[removed]
+                    _report_removed(removed)
             if unknown := sorted(set(given) - set(fields)):
                 raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
             defaults = {

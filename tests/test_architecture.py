@@ -12,7 +12,7 @@ STANDARD = {"torch", "numpy", "scipy", "matplotlib"}
 ALLOWED = {
     "models": set(),
     "gen/images.py": {"gen.files"},
-    "gen/config.py": set(),
+    "gen/config.py": {"gen.distributed"},
     "gen/distributed.py": set(),
     "gen/device.py": {"gen.distributed"},
     "gen/signals.py": {"gen.distributed"},

@@ -7,16 +7,17 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.analysis.checkerboard import Meter
-from gen.analysis.phases import weighted_imbalance
+from gen.analysis.phases import phase_gains, subpixel_gains, weighted_imbalance
 from gen.images import to_uint8
 from gen.sampling import sample_images
 from models.decoder import Decoder
+from models.upsample import Subpixel
 
 from .health import diversity, seen_latents
-from .penalty import last_enlarging, layer_gains, local_moment
 
 PREVIEW = 64  # images on a sample sheet
 MONITORED = 256  # images: half a second of one core at 32×32, 0.6 % of 1000 steps of 64
@@ -49,6 +50,26 @@ def inspect_samples(
     metrics["health/diversity"] = diversity(judged, to_uint8(real).cpu(), classes)
     metrics["health/active_latents"] = seen_latents(trained.stem[0].weight, trained.latent)
     return Inspection({"samples": samples[:PREVIEW]}, metrics)
+
+
+def last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
+    """The last layer with weights that differ by phase; None where there is none."""
+    kinds = nn.ConvTranspose2d, Subpixel
+    return next((m for m in reversed([*network.modules()]) if isinstance(m, kinds)), None)
+
+
+def layer_gains(layer: nn.ConvTranspose2d | Subpixel) -> Tensor:
+    """Phase gains (s, s, C_out, C_in)."""
+    if isinstance(layer, Subpixel):
+        conv, shuffle = layer
+        return subpixel_gains(conv.weight, shuffle.upscale_factor)
+    return phase_gains(layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def local_moment(maps: Tensor) -> Tensor:
+    """R = E[m mᵀ] (C, C) of 3×3 means m over maps (B, C, H, W)."""
+    means = F.avg_pool2d(maps, 3, 1).transpose(0, 1).flatten(1)  # (C, B·H·W)
+    return means @ means.T / means.shape[1]
 
 
 class GridMonitor:
