@@ -13,10 +13,10 @@ from gen.sampling.draw import (
     draw_inputs,
     draw_latents,
     load,
-    make_fast,
     open_run,
     sample_batches,
     sample_images,
+    use_bf16,
 )
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "draw_inputs",
     "draw_latents",
     "load",
-    "make_fast",
     "open_run",
     "sample_batches",
     "sample_images",
+    "use_bf16",
 ]
