@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ def new_config(
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Defaults < file < flags; and what was given of it, by name."""
     try:
-        if cap := os.environ.get("GEN_MAX_STEPS"):  # so that a test can run what documents print
-            flags["steps"] = min(int(cap), flags["steps"] or int(cap))
         values = read_config(model, file)
         run = RunConfig.from_dict(values, flags)
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
