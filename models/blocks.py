@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .strided import HalvingConv2d
 from .upsample import Subpixel, own_weight
 
 
@@ -62,7 +61,7 @@ class StridedTrunk(nn.Sequential):
         incoming = channels
         for stage, outgoing in enumerate(stage_widths(width, stages)):
             normal = batch_norm and stage > 0
-            layers.append(HalvingConv2d(incoming, outgoing, bias=not normal))
+            layers.append(nn.Conv2d(incoming, outgoing, 4, 2, 1, bias=not normal))
             if normal:
                 layers.append(nn.BatchNorm2d(outgoing))
             layers.append(nn.LeakyReLU(0.2, inplace=True))

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .strided import DoublingConv2d
-
 
 def transposed(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
     """Transposed convolution of stride 2 (Zeiler et al. 2010; DCGAN uses kernel 4).
@@ -22,8 +20,6 @@ def transposed(in_channels: int, out_channels: int, kernel_size: int, bias: bool
     Output size 2(H−1) + K − 2p + o with padding p = ⌊(K−1)/2⌋ and output padding o = K mod 2
     is 2H for every kernel size K ≥ 2. Odd K gives neighbouring pixels different numbers of taps.
     """
-    if kernel_size == 4:
-        return DoublingConv2d(in_channels, out_channels, bias)
     return nn.ConvTranspose2d(
         in_channels,
         out_channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import subprocess
@@ -21,8 +22,7 @@ from benchmarks.speed.timing import Clock, Row, alternate
 from gen.config.run import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
 from gen.images import encode, to_float
-from gen.sampling.fast import FastDecoder
-from gen.sampling.seeds import decode_latents, draw_latents
+from gen.sampling.seeds import decode_latents, draw_latents, use_bf16
 from gen.sampling.sources import Source
 from gen.sampling.write import Targets, write_images
 from gen.system.files import read_rows
@@ -117,7 +117,8 @@ def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
     """Images per second of decoding, and of writing a folder."""
     torch.manual_seed(0)
     decoder = Decoder(100, (64, 64), 3, 64).eval().requires_grad_(False)
-    fast = {precision: FastDecoder(decoder, precision) for precision in ("fp32", "bf16")}
+    half = copy.deepcopy(decoder)
+    use_bf16(half)
     latents = draw_latents(range(128), 100)
 
     @torch.inference_mode()
@@ -125,26 +126,21 @@ def sampling(machine: dict[str, Any], folder: Path) -> list[Row]:
         for part in latents.split(64):
             decoder(part)
 
-    times = alternate(plain, *(lambda n=n: decode_latents(n, latents) for n in fast.values()))
-    rates = [len(latents) / seconds for seconds in times]
+    times = alternate(plain, lambda: decode_latents(half, latents))
+    rate, ours = (len(latents) / seconds for seconds in times)
     section = "Sampling 64×64 (baseline: eval-mode forward, batch 64; limit: matrix products)"
-    rows = [
-        Row(
-            section, f"--fast {precision}", rate, rates[0], least,
-            rate * SAMPLE_GFLOP / machine[precision],
-        )
-        for precision, rate, least in zip(fast, rates[1:], (1.6, 3.0), strict=True)
-    ]  # fmt: skip
-    return [*rows, *to_folder(decoder, fast["bf16"], folder)]
+    share = ours * SAMPLE_GFLOP / machine["bf16"]
+    row = Row(section, "--precision bf16", ours, rate, 3.0, share)
+    return [row, *to_folder(decoder, half, folder)]
 
 
-def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
+def to_folder(decoder: Decoder, half: Decoder, folder: Path) -> list[Row]:
     """Images per second of `sample.py --num N --outdir DIR`, in wall-clock time."""
     count, part = 1024, 256
     latents = draw_latents(range(part), 100)
 
     def draw(seeds: list[int]) -> torch.Tensor:
-        return decode_latents(fast, draw_latents(seeds, 100))
+        return decode_latents(half, draw_latents(seeds, 100))
 
     def whole() -> None:
         target = folder / f"samples-{time.monotonic_ns()}"
@@ -170,7 +166,9 @@ def to_folder(decoder: Decoder, fast: FastDecoder, folder: Path) -> list[Row]:
     seconds = alternate(*functions, repeats=3, wall=True)
     ours, alone, files, saved = (n / s for n, s in zip(functions.values(), seconds, strict=True))
     section = "Sampling to a folder (baseline: save_image per file; limit: drawing or files alone)"
-    return [Row(section, "--fast bf16 --outdir", ours, saved, 2.0, ours / min(alone, files), 0.8)]
+    return [
+        Row(section, "--precision bf16 --outdir", ours, saved, 2.0, ours / min(alone, files), 0.8)
+    ]
 
 
 def processes(machine: dict[str, Any], folder: Path) -> list[Row]:

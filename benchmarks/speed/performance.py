@@ -1,8 +1,7 @@
 """Speed beside what a user would run instead: `python benchmarks/speed/performance.py` (`make bench`).
 
-Prints one table, writes it as JSON to runs/performance.json and, with `--write-docs`, regenerates
-docs/performance.md and its plot. Functions alternate (A B A B …) and medians are compared: on a
-shared machine a figure alone means little.
+Prints one table and writes it as JSON to runs/performance.json. Functions alternate (A B A B …) and
+medians are compared: on a shared machine a single figure means little.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-
-import growth
 
 from benchmarks.speed import analysis as speed_analysis
 from benchmarks.speed import networks as speed_networks
@@ -53,7 +50,7 @@ SECTIONS = {
 
 
 def measured(given: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one run: the machine, the rows, the curves."""
+    """Everything of one run: the machine and the rows."""
     start, load = time.perf_counter(), Path("/proc/loadavg")
     machine = {
         "processor": platform.processor() or platform.machine(),
@@ -66,23 +63,19 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     }
     print(machine, flush=True)
     rows: list[Row] = []
-    grown: dict = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, section in SECTIONS.items():
             if not given.only or name in given.only:
                 rows += section(machine, Path(folder))
                 print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        if not given.only or "growth" in given.only:
-            grown = growth.measure_growth()
     machine["seconds"] = round(time.perf_counter() - start)
-    return {"machine": machine, "rows": [asdict(row) for row in rows], "growth": grown}
+    return {"machine": machine, "rows": [asdict(row) for row in rows]}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=[*SECTIONS, "growth"], action="append")
-    parser.add_argument("--write-docs", action="store_true")
+    parser.add_argument("--only", choices=list(SECTIONS), action="append")
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "performance.json")
     parser.add_argument("--processor-time", action="store_true", help="for a machine that is busy")
     given = parser.parse_args()
@@ -90,14 +83,9 @@ def main() -> None:
         Clock.now = staticmethod(time.process_time)
         torch.set_num_threads(1)
     content = measured(given)
-    rows = [Row(**row) for row in content["rows"]]
-    print(markdown(rows))
+    print(markdown([Row(**row) for row in content["rows"]]))
     given.json.parent.mkdir(exist_ok=True)
     given.json.write_text(json.dumps(content, indent=2) + "\n")
-    if given.write_docs:
-        import speed_page
-
-        speed_page.write(ROOT / "docs", content["machine"], rows, content["growth"])
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from gen.system import distributed
 
 # What is drawn → the options that go with it, beside --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
-LATENT = ("class", "truncation", "bn", "fast")
+LATENT = ("class", "truncation", "bn", "precision")
 TAKES: dict[str, tuple[str, ...]] = {
     "seeds": (*LATENT, *ANY),
     "num": (*LATENT, *ANY),
-    "latents": ("class", "bn", "fast", *ANY),
+    "latents": ("class", "bn", "precision", *ANY),
     "interpolate": ("frames", *LATENT, "gif", "fps", *ANY),
     "walk": ("seeds", *LATENT, "gif", "fps", *ANY),
     "reconstruct": ANY,
@@ -62,7 +62,7 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
         return
     from gen.runs.open import open_run
     from gen.sampling.norm import set_statistics
-    from gen.sampling.seeds import make_fast
+    from gen.sampling.seeds import use_bf16
     from gen.sampling.sources import open_source
     from gen.sampling.targets import fingerprint
     from gen.sampling.write import Stopped, Targets, write_images
@@ -70,8 +70,8 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
     options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
     run = open_run(source, ema=ema, device=device)
     set_statistics(run.decoder, options["bn"])
-    if options.get("fast"):
-        make_fast(run, options["fast"])
+    if options.get("precision"):
+        use_bf16(run.decoder)
     images = open_source(kind, run, options)
     targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
     try:
@@ -118,8 +118,11 @@ OPTIONS = [
             help="frames per second of --walk and of --gif  [default: 20]"),
     _option(_HOW, "--ema/--no-ema", default=True,
             help="averaged weights or the last  [default: ema]"),
-    _option(_HOW, "--fast", type=click.Choice(["fp32", "bf16"]),
-            help="fold constants into the weights: fp32 alike to rounding, bf16 to grey levels"),
+    # Folders that were sampled before this option existed are of fp32, and record nothing.
+    _option(_HOW, "--precision", type=click.Choice(["fp32", "bf16"]),
+            callback=lambda _ctx, _param, value: None if value == "fp32" else value,
+            help="arithmetic of the network; bf16 is faster on CPUs with native bf16 support, and"
+            " single gray levels differ  [default: fp32]"),
     _option(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="N",
             help="images held at once  [default: 64]"),
     _option(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",

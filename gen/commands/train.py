@@ -37,7 +37,7 @@ def new_config(
     names = {name for section in values.values() for name in section}
     names |= {name for name, value in flags.items() if value is not None}
     plain = {name: v for section in run.to_dict().values() for name, v in section.items()}
-    return run, {name: plain[name] for name in names}
+    return run, {name: plain[name] for name in names & plain.keys()}
 
 
 def train_model(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from gen.config.fields import Checked, option
 from gen.config.networks import (
@@ -13,12 +12,6 @@ from gen.config.networks import (
 from gen.system.errors import InputError
 
 GAN_LOSSES = ("nonsaturating", "hinge", "lsgan", "wgan-gp")
-
-
-def grid_penalty() -> Any:
-    """The option that every objective with a decoder has."""
-    text = "weight of the last enlarging layer's imbalance, uneven over even power"
-    return option(0.0, text, low=0, high=1e6)
 
 
 @dataclass(frozen=True)
@@ -31,12 +24,6 @@ class ObjectiveConfig(Checked):
         Raises:
             ValueError: they cannot serve it.
         """
-        penalty = getattr(self, "grid_penalty", 0)
-        if penalty and networks.upsample in ("nearest", "bilinear"):
-            raise InputError(
-                f"grid_penalty is {penalty:g}, but upsample {networks.upsample} has no phases "
-                "that could be uneven; leave it 0 or take transposed or subpixel"
-            )
         return networks
 
 
@@ -77,7 +64,6 @@ class GANConfig(AdversarialObjective):
     lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
-    grid_penalty: float = grid_penalty()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +91,6 @@ class VAEConfig(ObjectiveConfig):
         0, "beta rises linearly from 0 over this many", unit="steps", low=0, high=10**9
     )
     lr: float = option(1e-3, "Adam's learning rate", above=0, high=1)
-    grid_penalty: float = grid_penalty()
 
 
 @dataclass(frozen=True)
@@ -117,7 +102,6 @@ class VAEGANConfig(AdversarialObjective):
     lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
-    grid_penalty: float = grid_penalty()
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """Refuse classes."""

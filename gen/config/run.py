@@ -7,7 +7,9 @@ module imports neither torch nor the networks, so that `--help` and usage errors
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ from gen.config.objectives import (
     VAEConfig,
     VAEGANConfig,
 )
+from gen.system import distributed
 from gen.system.errors import InputError
 
 
@@ -136,6 +139,17 @@ MODELS: dict[str, ModelKind] = {
 }
 
 
+# Options of earlier versions, by section. Runs that name them still load, without them.
+REMOVED = {"objective": ("grid_penalty",)}
+
+
+@functools.cache
+def _report_removed(name: str) -> None:
+    """Print once that an option is ignored."""
+    if not distributed.started_as():
+        print(f"Note: {name} is no longer an option of gen; it is ignored", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run, whole."""
@@ -168,7 +182,8 @@ class RunConfig:
         """Build and check a run from plain values; what is not given takes the model's default.
 
         Args:
-            values: section → field → value, as in a run's config.json.
+            values: section → field → value, as in a run's config.json. Options that earlier
+                versions had are ignored, with one line on stderr.
             flags: field → value, over `values` where not None; names are unique over sections.
 
         Raises:
@@ -184,6 +199,10 @@ class RunConfig:
         for name, kind in sections.items():
             fields = [field.name for field in dataclasses.fields(kind)]
             given = dict(values.get(name, {}))
+            for removed in REMOVED.get(name, ()):
+                if removed in given:
+                    del given[removed]
+                    _report_removed(removed)
             if unknown := sorted(set(given) - set(fields)):
                 raise InputError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
             defaults = {

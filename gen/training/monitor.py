@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from gen.analysis.layers.phases import weighted_imbalance
+from gen.analysis.layers.phases import last_enlarging, layer_gains, local_moment, weighted_imbalance
 from gen.analysis.measure.meter import Meter
 from gen.images import to_uint8
 from gen.models.decoder import Decoder
 from gen.sampling.seeds import sample_images
 
 from .health import diversity, seen_latents
-from .penalty import last_enlarging, layer_gains, local_moment
 
 PREVIEW = 64  # images on a sample sheet
 MONITORED = 256  # images: half a second of one core at 32×32, 0.6 % of 1000 steps of 64

@@ -22,7 +22,6 @@ from gen.config.run import RunConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
-from .adam import Adam
 from .agreement import inspect_masks
 from .health import active_latents, saturation
 from .losses import (
@@ -35,7 +34,6 @@ from .losses import (
     reparametrize,
 )
 from .monitor import PREVIEW, Inspection, inspect_samples
-from .penalty import GridPenalty
 
 Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
 
@@ -67,8 +65,8 @@ class Objective(Protocol):
         """
 
 
-def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> Adam:
-    return Adam(parameters, lr, betas, fused=True)
+def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr, betas, fused=True)
 
 
 class GAN:
@@ -83,7 +81,6 @@ class GAN:
         self.losses = GAN_LOSSES[config.loss]
         self.gradient_penalty = config.gradient_penalty if config.loss == "wgan-gp" else 0.0
         self.r1 = config.r1
-        self.penalty = GridPenalty(self.generator, config.grid_penalty)
         betas = (config.beta1, config.beta2)
         self.phases = (
             Phase(
@@ -140,7 +137,7 @@ class GAN:
     def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Pass for real."""
         loss = self.losses.generator(self.discriminator(*self.generate(batch)).float())
-        return self.penalty.add(loss, {"loss/generator": loss.detach()})
+        return loss, {"loss/generator": loss.detach()}
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples and their grid."""
@@ -158,7 +155,6 @@ class VAE:
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
         self.conditional = bool(self.decoder.classes)
         self.nll = LIKELIHOODS[config.likelihood]
-        self.penalty = GridPenalty(self.decoder, config.grid_penalty)
         self.beta, self.warmup, self.free_bits = config.beta, config.warmup, config.free_bits
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
@@ -184,7 +180,7 @@ class VAE:
         loss = nll + beta * dimensions.clamp_min(self.free_bits).sum()
         kl = dimensions.sum()
         seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
-        return self.penalty.add(loss, {name: value.detach() for name, value in seen.items()})
+        return loss, {name: value.detach() for name, value in seen.items()}
 
     def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
@@ -207,7 +203,6 @@ class VAEGAN:
         self.modules = modules
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
         self.discriminator = modules["discriminator"]
-        self.penalty = GridPenalty(self.decoder, config.grid_penalty)
         self.beta, self.gamma = config.beta, config.gamma
         losses = {
             "encoder": self.encoder_loss,
@@ -251,7 +246,7 @@ class VAEGAN:
         deceit = 2 * GAN_LOSSES["nonsaturating"].generator(logits)
         count = len(batch.images)
         loss = self.gamma * self.unlikeness(features[:count], batch.images) + deceit
-        return self.penalty.add(loss, {"loss/decoder": loss.detach()})
+        return loss, {"loss/decoder": loss.detach()}
 
     def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """−log D(x) − log(1 − D(reconstructions)) − log(1 − D(samples))."""

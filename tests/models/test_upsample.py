@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from gen.models.blocks import initialize
 from gen.models.decoder import Decoder
-from gen.models.strided import DoublingConv2d
 from gen.models.upsample import UPSAMPLERS, Blur, Subpixel
 from torch import nn
 from torch.nn.utils import parametrize
@@ -154,7 +153,7 @@ def test_balanced_stays_balanced_while_it_trains_and_comes_off():
     assert (layer.weight - before).abs().max() > 0.1
     expected = layer(maps)
     parametrize.remove_parametrizations(layer, "weight")
-    assert type(layer) is DoublingConv2d and list(layer.state_dict()) == ["bias", "weight"]
+    assert type(layer) is nn.ConvTranspose2d and list(layer.state_dict()) == ["bias", "weight"]
     assert torch.equal(layer(maps), expected)
     gains = phase_gains(layer.weight, 2, 1).flatten(0, 1)
     torch.testing.assert_close(gains, gains[:1].expand_as(gains), atol=1e-5, rtol=0)

@@ -258,7 +258,7 @@ def test_no_thread_of_the_group_outlives_it(start, killed):
         from pathlib import Path
         import torch
         from torch import optim
-        from gen import distributed
+        from gen.system import distributed
         try:
             with distributed.joined():
                 optim.Adam([torch.zeros(1)])  # imports what would keep the group

@@ -32,29 +32,6 @@ def float_batch(trainer, start=0):
     return trainer.to_device(trainer.dataset.fetch(range(start, start + 8)))
 
 
-def test_adam_is_torchs_and_starts_without_the_compiler():
-    """Both in a process of their own, as other tests compile."""
-    code = """
-import copy, sys, torch
-from gen.training.adam import Adam
-ours = torch.nn.Linear(3, 2)
-theirs = copy.deepcopy(ours)
-def train(network, kind):
-    first = kind(network.parameters(), 1e-3, fused=True)
-    second = kind(network.parameters(), 1e-2, fused=True)
-    for optimizer in (first, second):
-        network(torch.ones(4, 3)).square().sum().backward()
-        optimizer.step()
-        second.load_state_dict(first.state_dict())
-    return [*network.parameters()]
-found = train(ours, Adam)
-assert "torch._dynamo" not in sys.modules
-expected = train(theirs, torch.optim.Adam)
-assert all(map(torch.equal, found, expected))
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_gan_step_equals_the_hand_written_one(small_dataset, tmp_path):
     """Radford's step with .detach(), to the last bit."""
     trainer = make_trainer("dcgan", small_dataset, tmp_path)

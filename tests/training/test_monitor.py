@@ -8,7 +8,8 @@ import torch
 from gen.models.decoder import Decoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gen.analysis.layers.trace import trace
+from gen.analysis.layers.phases import last_enlarging, layer_gains
+from gen.analysis.layers.trace import find_layers, trace
 from gen.analysis.measure.meter import measure
 from gen.sampling.seeds import draw_latents, sample_images
 from gen.training.monitor import MONITORED, grid_metrics
@@ -38,6 +39,13 @@ def test_numbers_are_those_of_the_measurement():
     assert not any("period8" in name for name in found)  # 32 pixels hold no six periods of 8
     layers = trace(network, draw_latents(range(MONITORED), 16)).layers
     assert found["checkerboard/imbalance_db"] == pytest.approx(layers[-1].imbalance_db, abs=1)
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "subpixel"])
+def test_gains_are_those_of_the_analysis(upsample):
+    network = grown(upsample)
+    found, _ = find_layers(network, torch.randn(2, 16))
+    torch.testing.assert_close(layer_gains(last_enlarging(network)), found[-1].gains)
 
 
 def test_resize_has_no_imbalance_and_no_hook_stays():

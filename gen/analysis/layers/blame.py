@@ -64,21 +64,6 @@ class Blame:
     images: Measurement
     notes: tuple[str, ...]
 
-    def power(self, share: Share, period: int) -> float:
-        """A layer's share of the level, as power over the image's variance."""
-        level = self.images.periods[period].level_dbc
-        return 0.0 if level is None else share.share * 10 ** (level / 10)
-
-    def culprit(self) -> Layer | None:
-        """The layer with the most power over all detected periods; None where there is none."""
-        totals: dict[Layer, float] = {}
-        for period, shares in self.periods.items():
-            if self.images.periods[period].detected:
-                for share in shares:
-                    power = self.power(share, period)
-                    totals[share.layer] = totals.get(share.layer, 0.0) + power
-        return max(totals, key=totals.__getitem__) if totals else None
-
     def __str__(self) -> str:
         rows = [
             f"{'period':>6}  {'layer':<20}{'share':>8}{'95 % interval':>18}"

@@ -16,8 +16,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from gen.models.upsample import Subpixel
 from gen.system.errors import InputError
 
 Axes = int | tuple[int, ...]
@@ -176,3 +178,23 @@ def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = Non
     if projector is not None:
         uneven = uneven @ projector.to(uneven)
     return weight - (uneven.flatten(0, 1) / weight[0, 0].numel())[..., None, None]
+
+
+def last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
+    """The last layer with weights that differ by phase; None where there is none."""
+    kinds = nn.ConvTranspose2d, Subpixel
+    return next((m for m in reversed([*network.modules()]) if isinstance(m, kinds)), None)
+
+
+def layer_gains(layer: nn.ConvTranspose2d | Subpixel) -> Tensor:
+    """Phase gains (s, s, C_out, C_in)."""
+    if isinstance(layer, Subpixel):
+        conv, shuffle = layer
+        return subpixel_gains(conv.weight, shuffle.upscale_factor)
+    return phase_gains(layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def local_moment(maps: Tensor) -> Tensor:
+    """R = E[m mᵀ] (C, C) of 3×3 means m over maps (B, C, H, W)."""
+    means = F.avg_pool2d(maps, 3, 1).transpose(0, 1).flatten(1)  # (C, B·H·W)
+    return means @ means.T / means.shape[1]

@@ -48,12 +48,6 @@ def signed_bins(length: int) -> NDArray[np.int64]:
     return np.fft.fftfreq(length, 1 / length).round().astype(np.int64)
 
 
-def baseband(period: int, size: Bin) -> NDArray[np.bool_]:
-    """Mark the bins (H, W) with |f| < 1/(2P) on both axes."""
-    rows, columns = (2 * period * np.abs(signed_bins(n)) < n for n in size)
-    return rows[:, None] & columns
-
-
 def near_lattice(periods: tuple[int, ...], size: Bin, reach: int) -> NDArray[np.bool_]:
     """Mark the bins (H, W) within Chebyshev distance `reach` of a lattice line or of zero."""
     marked = np.zeros(size, dtype=bool)

@@ -19,7 +19,6 @@ from gen.analysis.measure.errors import MeasurementError
 
 SCHEMA = 1
 SIGNIFICANT = 0.05
-STATISTICS = ("replica", "line", "excess", "trace")
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,10 @@ def draw_replica(measurement: Measurement, column: int) -> bytes:
     )
     for m, color, label in shown:
         if column < len(m.lines):
-            (_histogram if real else _scatter)(axes, m, column, color, label, reach)
+            if real:
+                _histogram(axes, m, column, color, label, reach)
+            else:
+                _scatter(axes, m, column, color, label)
     axes.axvline(0, color=INK, lw=0.6, zorder=1)
     axes.set_xlim(-reach, reach)
     axes.xaxis.get_major_locator().set_params(nbins=5)
@@ -226,7 +229,7 @@ def _histogram(
     axes.axvline(replica.gain.real, color=color, lw=2, label=f"{label}, joint estimate")
 
 
-def _scatter(axes: Axes, m: Measurement, column: int, color: str, label: str, reach: float) -> None:
+def _scatter(axes: Axes, m: Measurement, column: int, color: str, label: str) -> None:
     from matplotlib.patches import Ellipse
 
     gains = m.arrays.gains[:MAX_DOTS, column]
