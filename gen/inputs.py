@@ -91,8 +91,14 @@ def _split(named: str, form: str) -> tuple[str, str]:
     return place, function
 
 
+def _put_first(folder: Path) -> None:
+    """Let the user's modules import one another, whatever else has their names."""
+    sys.path.insert(0, str(folder))
+
+
 def _from_module(named: str) -> Callable[..., Any]:
     place, function = _split(named, "--factory package.module:callable")
+    _put_first(Path.cwd())
     try:
         return _callable(importlib.import_module(place), function, named)
     except ModuleNotFoundError as error:
@@ -106,6 +112,7 @@ def _from_file(named: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location("gen_user_script", place)
     if spec is None or spec.loader is None:
         raise InputError(f"--script {place}: is no Python file")
+    _put_first(Path(place).resolve().parent)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look their module up
     spec.loader.exec_module(module)
