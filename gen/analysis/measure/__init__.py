@@ -1,0 +1,1 @@
+"""Measure the lattice artifacts of upsampling in sets of images: `measure`, `Meter`."""

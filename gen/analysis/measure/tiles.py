@@ -1,0 +1,295 @@
+"""Tiles: small windowed transforms of a block of pixels, and their sums, eqs. (1) to (3).
+
+A tile has `side` pixels under a periodic Hann window of sum 1, and the frequency grid k/`grid` with
+grid = side/2. From one grid frequency to the next the window's transform is exactly zero, so a
+pattern never leaks from its line to the frequencies around it. Tiles start every `hop` pixels, with
+a hop coprime to the grid: edges then meet the lattice at all phases alike.
+
+Arrays keep images last: (H, N, W) → (grid·ty, N, W) → (grid, grid, tx·ty·N) are two matrix products
+that leave long contiguous runs. N counts blocks: planes × images × blocks of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .lattice import LatticeLine, lattice_lines
+
+FLOOR = 0.3  # gray levels of white noise added to every tile: rounding to 8 bits makes 0.29
+ALIVE = 1e-3  # gray levels: a tile with less around a line is clipped or empty
+SHARED = (2, 4, 8)  # periods that one tiling reads on blocks of SHARED_FROM pixels and more
+SHARED_FROM = 48
+SHARED_SIDE, SHARED_HOP = 16, 7
+DIAGONAL = 3  # shifts (i, ±i) of a shared tiling besides those along the axes
+TERMS = 7  # u, um, um², Re uz, Im uz, Re uzm, Im uzm
+
+
+class TileSums(NamedTuple):
+    """Sums over the tiles of each block; N blocks last, seven terms first (see `TERMS`).
+
+    `weighted` (7, K, N) at all K grid frequencies but zero; `even` (7, L, N) of the lines, where
+    every tile that carries signal weighs 1; `moved` (7, L, 2D, N) of the lines, times the cosine
+    and minus the sine of the D shifts.
+    """
+
+    weighted: Tensor
+    even: Tensor
+    moved: Tensor
+
+
+class Tiling:
+    """Tiles of one kind on blocks of one size: constant matrices, and the sums they make.
+
+    Args:
+        size: Sides (H, W) of a block in pixels.
+        side: Side of a tile in pixels, a multiple of four.
+        hop: Pixels between the starts of neighboring tiles.
+        periods: Periods that the tiling reads; each divides `grid`.
+        every_shift: Use all placebo shifts, as small blocks need, and the far border tile.
+        floor: White noise in gray levels that every tile is taken to have, eq. (3).
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        side: int,
+        hop: int,
+        periods: tuple[int, ...],
+        every_shift: bool,
+        floor: float = FLOOR,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.size, self.side, self.hop, self.grid, self.periods = size, side, hop, side // 2, periods
+        self.origins = [_origins(n, side, hop, every_shift) for n in size]
+        self.rows, self.columns = (
+            waves(o, side, n, self.grid).to(device, dtype)
+            for o, n in zip(self.origins, size, strict=True)
+        )
+        self.frequencies, self.inner = _half_plane(self.grid)
+        self.place = {k: n for n, k in enumerate(self.frequencies)}
+        self.count = len(self.frequencies) - 1  # zero is last
+        lines = [line for p in periods for line in lattice_lines(p)]
+        self.lines = tuple(sorted(lines, key=lambda line: self.index(*self.steps(line))))
+        at = [self.index(*self.steps(line)) for line in self.lines]
+        self.at = torch.tensor(at, device=device)
+        self._rim_tables(device, dtype)
+        self.around = self._around().to(device, dtype)
+        white = 2.25 / side**2  # |z|² of white noise of variance 1
+        self.floor = torch.full((1, 1), floor**2 * white, device=device, dtype=dtype)
+        self.dead = floor**2 * white + ALIVE**2
+        self.spans = [o[-1] + side for o in self.origins]
+        self.shifts = self._shifts(every_shift)
+        by_axis = zip(self.shifts.T, self.spans, self.origins, strict=True)
+        self.responses = np.prod([response(d / n, o, side) for d, n, o in by_axis], axis=0)
+        self.turn = self._turn().to(device, dtype)
+
+    def steps(self, line: LatticeLine) -> tuple[int, int]:
+        """Frequency of a line in steps of 1/grid."""
+        return line.a * self.grid // line.period, line.b * self.grid // line.period
+
+    def index(self, i: int, j: int) -> int:
+        """Index of a grid frequency or of its conjugate."""
+        half = self.grid // 2
+        for i, j in ((i, j), (-i, -j)):
+            wrapped = tuple((k + half - 1) % self.grid - half + 1 for k in (i, j))
+            if wrapped in self.place:
+                return self.place[wrapped]
+        raise KeyError((i, j))
+
+    def _rim_tables(self, device: str | torch.device, dtype: torch.dtype) -> None:
+        """Which products of `spectrum` are the frequencies with a real row or column wave."""
+        half, rim = self.grid // 2, self.frequencies[self.inner :]
+        sines = [
+            i * self.grid + half + j if 0 < j < half else
+            (half + i) * self.grid + j if 0 < i < half else None
+            for i, j in rim
+        ]  # fmt: skip
+        self.rim_cosine = torch.tensor([i * self.grid + j for i, j in rim], device=device)
+        self.rim_sine = torch.tensor([s or 0 for s in sines], device=device)
+        complex_ = [[float(s is not None)] for s in sines]
+        self.rim_complex = torch.tensor(complex_, device=device, dtype=dtype)
+
+    def _around(self) -> Tensor:
+        """Matrix (K, K) that averages |z|² over the grid frequencies around each one, eq. (2)."""
+        matrix = torch.zeros(self.count, self.count, dtype=torch.float64)
+        ring = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
+        for row, (i, j) in zip(matrix, self.frequencies[: self.count], strict=True):
+            # On an axis the noise is that of its ridge.
+            steps = [(0, -1), (0, 1)] if i == 0 else [(-1, 0), (1, 0)] if j == 0 else ring
+            near = [n for n in (self.index(i + a, j + b) for a, b in steps) if n < self.count]
+            for n in near:
+                row[n] += 1 / len(near)
+        return matrix
+
+    def _shifts(self, every: bool) -> NDArray[np.int64]:
+        """Shifts (D, 2) in steps of 1/span, one of each ±d; those along the axes first.
+
+        Within 1/side of a line they are its placebos; the excess compares with those on the axes.
+        """
+        reach = [max(2, span // self.side) for span in self.spans]
+        found = [
+            (i, j)
+            for i in range(-reach[0], reach[0] + 1)
+            for j in range(reach[1] + 1)
+            if max(abs(i), j) > 1 and (j > 0 or i > 0)
+            and (every or i * j == 0 or abs(i) == j == DIAGONAL)
+        ]  # fmt: skip
+        return np.array(sorted(found, key=lambda d: d[0] * d[1] != 0)).reshape(-1, 2)
+
+    @property
+    def axial(self) -> int:
+        """Number of shifts along an axis."""
+        return int((self.shifts.prod(1) == 0).sum())
+
+    @property
+    def placebo_shifts(self) -> NDArray[np.bool_]:
+        """Which shifts are placebos: |d| ≤ 1/side on both axes."""
+        return (np.abs(self.shifts) * self.side <= np.array(self.spans)).all(1)
+
+    def _turn(self) -> Tensor:
+        """Ones, cos 2πd·o and -sin 2πd·o of every shift over the tiles (1 + 2D, tx·ty)."""
+        y, x = (torch.tensor(o, dtype=torch.float64) for o in self.origins)
+        dy, dx = torch.tensor(self.shifts / self.spans, dtype=torch.float64).T[..., None, None]
+        phase = (2 * math.pi * (dy * y + dx * x[:, None])).flatten(1)
+        return torch.cat([torch.ones(1, phase.shape[1]), phase.cos(), -phase.sin()])
+
+    def turns(self, starts: list[tuple[int, int]]) -> Tensor | None:
+        """Phases (2, K + 1, blocks) that refer blocks at `starts` to the origin of the image."""
+        if all(s % self.grid == 0 for start in starts for s in start):
+            return None
+        k, at = (torch.tensor(v, dtype=torch.float64) for v in (self.frequencies, starts))
+        phase = 2 * math.pi / self.grid * ((k @ at.T) % self.grid)
+        return torch.stack([phase.cos(), -phase.sin()]).to(self.rows)
+
+    def spectrum(self, x: Tensor, turns: Tensor | None = None) -> Tensor:
+        """Local spectra of blocks (H, N, W), eq. (1): (2, K + 1, tx·ty·N), real and imaginary part.
+
+        `turns` are the phases of the blocks of one image, which vary fastest in N.
+        """
+        q, half = self.grid, self.grid // 2
+        y = (self.rows @ x.reshape(len(x), -1)).view(q, -1, x.shape[2])
+        z = torch.bmm(self.columns.view(1, -1, x.shape[2]).expand(q, -1, -1), y.mT).view(q, q, -1)
+        cos, sin = slice(1, half), slice(half + 1, q)
+        cc, ss, sc, cs = z[cos, cos], z[sin, sin], z[sin, cos], z[cos, sin]
+        out = z.new_empty(2, len(self.frequencies), z.shape[2])
+        re, im = (part[: self.inner].view(2, half - 1, half - 1, -1) for part in out)
+        torch.sub(cc, ss, out=re[0])
+        torch.add(sc, cs, out=im[0])
+        torch.add(cc, ss, out=re[1])
+        torch.sub(cs, sc, out=im[1])
+        flat = z.view(q * q, -1)
+        torch.index_select(flat, 0, self.rim_cosine, out=out[0, self.inner :])
+        torch.index_select(flat, 0, self.rim_sine, out=out[1, self.inner :]).mul_(self.rim_complex)
+        if turns is not None:
+            re, im = out.view(2, len(self.frequencies), -1, turns.shape[-1])
+            cos, sin = turns[:, :, None]
+            return torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
+        return out
+
+    def sums(self, x: Tensor, turns: Tensor | None = None) -> TileSums:
+        """Sums over tiles of blocks (H, N, W), those of eq. (4) and the shifted ones of § 3."""
+        n, k, lines = x.shape[1], self.count, len(self.lines)
+        z = self.spectrum(x, turns)
+        m, (re, im) = z[0, k], z[:, :k]
+        root = torch.addmm(self.floor, self.around, (re * re).addcmul_(im, im))  # v, eq. (2)
+        torch.nn.functional.threshold_(root, self.dead, 1e26).rsqrt_()
+        u = root.sqrt().mul_(root)  # eq. (3): v^(-3/4), and 3e-20 for dead tiles
+        every = k == lines
+        turn = (self.turn if every else self.turn[1:]).expand(lines, -1, -1)
+        weighted = x.new_empty(TERMS, k, n)
+        moved = x.new_empty(TERMS, lines, turn.shape[1], n)
+        even = self._even(u, m, re, im, n)
+
+        def put(term: int, values: Tensor) -> None:
+            values = values.view(k, -1, n)
+            if not every:
+                torch.sum(values, 1, out=weighted[term])
+            chosen = values if every else values.index_select(0, self.at)
+            torch.bmm(turn, chosen, out=moved[term])
+
+        put(0, u)
+        put(3, re.mul_(u))
+        put(4, im.mul_(u))
+        put(5, re.mul_(m))
+        put(6, im.mul_(m))
+        put(1, u.mul_(m))
+        put(2, u.mul_(m))
+        if every:
+            return TileSums(moved[:, :, 0], even, moved[:, :, 1:])
+        return TileSums(weighted, even, moved)
+
+    def _even(self, u: Tensor, m: Tensor, re: Tensor, im: Tensor, n: int) -> Tensor:
+        """The same sums of the lines where every tile that is alive for some line weighs 1."""
+        alive = (u.amax(0) > 1e-15).to(m.dtype)
+        local = alive * m
+        out = u.new_empty(TERMS, len(self.lines), n)
+        for term, values in enumerate((alive, local, local * m)):
+            out[term] = values.view(-1, n).sum(0)
+        for term, part in ((3, re), (4, im)):
+            part = part if len(part) == len(self.lines) else part.index_select(0, self.at)
+            torch.sum((part * alive).view(len(part), -1, n), 1, out=out[term])
+            torch.sum((part * local).view(len(part), -1, n), 1, out=out[term + 2])
+        return out
+
+
+def response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:
+    """R(d) of one axis, eq. (5): white noise at a shift d over that at none."""
+    o = np.array(origins)
+    w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
+    overlap = np.correlate(w, w, "full")[side - 1 :]
+    lags = np.abs(o[:, None] - o)
+    c = np.where(lags < side, overlap[np.minimum(lags, side - 1)], 0.0)
+    e = np.exp(-2j * np.pi * np.outer(d, o))
+    return np.einsum("dt,tu,du->d", e, c, e.conj()).real / c.sum()
+
+
+def tilings(
+    size: tuple[int, int],
+    periods: tuple[int, ...],
+    floor: float = FLOOR,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> list[Tiling]:
+    """Tilings that read all periods of blocks of this size.
+
+    Periods 2, 4 and 8 share one tiling on blocks of 48 pixels and more; each other period, and
+    those three on smaller blocks, has tiles of four periods.
+    """
+    shared = tuple(p for p in periods if p in SHARED) if min(size) >= SHARED_FROM else ()
+    kinds = [(SHARED_SIDE, SHARED_HOP, shared, False)] if shared else []
+    own = [p for p in periods if p not in shared]
+    kinds += [(4 * p, 2 * p - 1, (p,), True) for p in own]
+    return [Tiling(size, *kind, floor, device, dtype) for kind in kinds]
+
+
+def _origins(n: int, side: int, hop: int, every: bool) -> list[int]:
+    origins = list(range(0, n - side + 1, hop))
+    left = n - side - origins[-1]
+    return [*origins, n - side] if left > (0 if every else hop // 2) else origins
+
+
+def waves(origins: list[int], side: int, n: int, grid: int) -> Tensor:
+    """Rows cos 0 … half and -sin 1 … half - 1 of 2πk·n/grid, each under every window (grid·t, n)."""
+    windows = torch.zeros(len(origins), n, dtype=torch.float64)
+    for row, at in zip(windows, origins, strict=True):
+        row[at : at + side] = torch.hann_window(side, dtype=torch.float64) * 2 / side
+    turns = torch.arange(grid // 2 + 1)[:, None] * torch.arange(n) % grid
+    phase = 2 * math.pi / grid * turns.double()
+    waves = torch.cat([phase.cos(), -phase.sin()[1 : grid // 2]])
+    return (waves[:, None] * windows).flatten(0, 1)
+
+
+def _half_plane(grid: int) -> tuple[list[tuple[int, int]], int]:
+    """Grid frequencies, one of each conjugate pair: inner ones first, zero last; count of inner."""
+    half = grid // 2
+    inner = [(s * i, j) for s in (1, -1) for i in range(1, half) for j in range(1, half)]
+    rim = [(i, j) for i in (0, half) for j in range(half, 0, -1)]
+    rim += [(i, j) for j in (0, half) for i in range(half, 0, -1)]
+    return [*inner, *dict.fromkeys(rim), (0, 0)], len(inner)
