@@ -57,6 +57,12 @@ class Placebos:
         )
         return np.where(self.worth > 0, ratio, 1.0), 2 * np.broadcast_to(count, ratio.shape)
 
+    def pick(self, columns: list[int]) -> Placebos:
+        """The placebos of some lines."""
+        by_line = (self.response, self.on_axis, self.worth, self.axis_worth)
+        value, variance = self.value[:, columns], self.variance[:, columns]
+        return Placebos(value, variance, *(v[columns] for v in by_line))
+
 
 @dataclass(frozen=True)
 class Amplitude:
@@ -125,6 +131,17 @@ class Amplitude:
         by_placebos = critical(self.variance * ratio, self.c, df, p)
         return np.where(df > 0, np.maximum(by_images, by_placebos), by_images)
 
+    def pick(self, columns: list[int]) -> Amplitude:
+        """The estimate of some lines."""
+        return Amplitude(
+            self.value[:, columns],
+            self.covariance[:, columns],
+            self.n[:, columns],
+            self.c[columns],
+            self.alive[:, columns],
+            None if self.placebos is None else self.placebos.pick(columns),
+        )
+
     def minus(self, other: Amplitude) -> Amplitude:
         """The difference of two independent sets; its placebos are differences as well."""
         placebos, (a, b) = None, (self.placebos, other.placebos)
@@ -158,6 +175,13 @@ class Estimates:
     even_replica: Amplitude
     excess: Excess
     contrast: Values
+
+    def of(self, period: int) -> Estimates:
+        """The lines of one period."""
+        columns = [k for k, line in enumerate(self.lines) if line.period == period]
+        parts = (self.line, self.replica, self.even_line, self.even_replica, self.excess)
+        lines = tuple(self.lines[k] for k in columns)
+        return Estimates(lines, *(part.pick(columns) for part in parts), self.contrast)
 
 
 @dataclass(frozen=True)

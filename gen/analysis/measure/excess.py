@@ -33,12 +33,24 @@ class Excess:
     alive: NDArray[np.bool_]
 
     @property
-    def p_value(self) -> Values:
-        """One-sided: the larger p of the spread over images and the spread over shifts."""
+    def two_sided(self) -> Values:
+        """The larger p of the spread over images and the spread over shifts."""
         p = f_test(self.value**2, self.variance, 1, self.df)
         by_shifts = f_test(self.value**2, self.spread, 1, self.spread_df)
         p = np.where(self.spread_df > 0, np.maximum(p, by_shifts), p)
-        return np.where(self.alive, np.where(self.value > 0, p / 2, 1 - p / 2), 1.0)
+        return np.where(self.alive, p, 1.0)
+
+    @property
+    def p_value(self) -> Values:
+        """p of power above that around the line."""
+        p = self.two_sided
+        return np.where(self.alive & (self.value <= 0), 1 - p / 2, np.where(self.alive, p / 2, 1))
+
+    def pick(self, columns: list[int]) -> Excess:
+        """The excess of some lines."""
+        values = (self.value, self.variance, self.df, self.spread)
+        value, variance, df, spread = (v[:, columns] for v in values)
+        return Excess(value, variance, df, spread, self.spread_df[columns], self.alive[:, columns])
 
     def minus(self, other: Excess) -> Excess:
         """The difference of two independent sets."""
