@@ -7,6 +7,7 @@ sets (faces, digits, watermarks: their mean image is not flat) from false alarms
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -274,14 +275,13 @@ def _solve_tiling(
     c = np.array([float(line.degrees) for line in tiling.lines])
     alive = found.U[:, at] > 10 * ALIVE
     moved = _moved(tiling, sums, found, at)
-    free = _free(tiling, measured)
     amplitudes = []
     for value, covariance, n, residual, scale in (
         (found.a, found.a_covariance, found.a_n, moved[0], found.U),
         (found.g, found.g_covariance, found.g_n, moved[1], found.D),
     ):
         theta = residual / scale[:, at, None]
-        placebos = _placebos(tiling, theta, value, covariance, at, free)
+        placebos = _placebos(tiling, measured, theta, value, covariance)
         amplitudes.append(Amplitude(value[:, at], covariance[:, at], n[:, at], c, alive, placebos))
     return Estimates(
         tiling.lines,
@@ -295,9 +295,8 @@ def _solve_tiling(
 
 def _moved(tiling: Tiling, sums: TilingSums, found: Fit, at) -> tuple[NDArray, NDArray]:
     """Residual sums of line and replica at all shifts d, then at all -d: (C, L, 2D)."""
-    shifts = len(tiling.shifts)
-    cos, sin = np.split(_numpy(sums.moved), [shifts], axis=-1)  # (C, 7, L, D), sin with a minus
-    s = np.moveaxis(np.concatenate([cos + 1j * sin, cos - 1j * sin], -1), 1, 0)
+    turns = np.exp(-1j * tiling.phases(tiling.shifts)).T
+    s = np.moveaxis(_numpy(sums.places) @ np.concatenate([turns, turns.conj()], -1), 1, 0)
     a, g, mean = (v[:, at, None] for v in (found.a, found.g, found.mean))
     z, zm = s[3] + 1j * s[4], s[5] + 1j * s[6]
     dm = s[1] - mean * s[0]
@@ -317,37 +316,54 @@ def _free(tiling: Tiling, measured: tuple[int, ...]) -> NDArray[np.int64]:
     )
 
 
-def _placebos(tiling: Tiling, theta, value, covariance, at, free) -> Placebos:
+def _placebos(tiling: Tiling, measured, theta, value, covariance) -> Placebos:
     """Placebos of one estimate: shifts d and -d of the residuals, then free grid frequencies."""
+    at, free = tiling.at.cpu().numpy(), _free(tiling, measured)
     variance = np.maximum(np.trace(covariance, axis1=-2, axis2=-1), TINY)
-    planes, lines, shifts = *theta.shape[:2], len(tiling.shifts)
+    shape = (*theta.shape[:2], len(free))
+    own = np.broadcast_to(variance[:, at, None], theta.shape)
+    expected = np.broadcast_to(variance[:, None, free], shape)
+    return Placebos(
+        np.concatenate([theta, np.broadcast_to(value[:, None, free], shape)], -1),
+        np.concatenate([own, expected], -1),
+        *_belonging(tiling, measured),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _belonging(tiling: Tiling, measured: tuple[int, ...]) -> tuple[NDArray, ...]:
+    """Response, place on the axis, and worth of the placebos of every line (see `Placebos`)."""
+    free, grid = _free(tiling, measured), np.array(tiling.frequencies)
+    lines, shifts = len(tiling.lines), len(tiling.shifts)
     response = np.zeros((lines, 2 * shifts + len(free)))
     on_axis = np.zeros(response.shape, bool)
     worth, axis_worth = np.zeros((2, lines))
-    grid, used = np.array(tiling.frequencies), tiling.placebo_shifts
     for n, line in enumerate(tiling.lines):
-        both = np.concatenate([used, used & (line.degrees == 2)])
-        near = _near(grid[free], grid[at[n]], tiling.grid)
-        response[n] = np.concatenate([both * np.tile(tiling.responses, 2), near])
+        used = _clear(tiling, line, measured)
+        used = np.concatenate([used, used & (line.degrees == 2)])
+        near = _near(grid[free], np.array(tiling.steps(line)), tiling.grid)
+        response[n] = np.concatenate([used * np.tile(tiling.responses, 2), near])
         worth[n] = kish(response[n, : 2 * shifts]) / SHIFTS_PER_VALUE["interior"] + near.sum()
         if line.kind == "axis":
             across = 1 if line.b == 0 else 0
-            zero = np.concatenate([np.tile(tiling.shifts[:, across] == 0, 2), grid[free, across] == 0])
-            on_axis[n] = zero & (response[n] > 0)
-            own = response[n] * on_axis[n]
-            shifted = kish(own[: 2 * shifts]) / SHIFTS_PER_VALUE["axis"]
-            axis_worth[n] = max(shifted + (near & zero[2 * shifts :]).sum(), 1e-9)
-    values = np.broadcast_to(value[:, None, free], (planes, lines, len(free)))
-    expected = np.broadcast_to(variance[:, None, free], values.shape)
-    own = np.broadcast_to(variance[:, at, None], theta.shape)
-    return Placebos(
-        np.concatenate([theta, values], -1),
-        np.concatenate([own, expected], -1),
-        response,
-        on_axis,
-        worth,
-        axis_worth,
-    )
+            zero = np.tile(tiling.shifts[:, across] == 0, 2), grid[free, across] == 0
+            on_axis[n] = np.concatenate(zero) & (response[n] > 0)
+            shifted = kish((response[n] * on_axis[n])[: 2 * shifts]) / SHIFTS_PER_VALUE["axis"]
+            axis_worth[n] = max(shifted + (near & zero[1]).sum(), 1e-9)
+    return response, on_axis, worth, axis_worth
+
+
+def _clear(tiling: Tiling, line: LatticeLine, measured: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which shifts are placebos of a line: |d| ≤ 1/4P, and ±d two steps from other lines."""
+    d = tiling.shifts / tiling.spans
+    near = (np.abs(d) * 4 * line.period <= 1).all(1)
+    for p in measured:
+        for sign in (1, -1):
+            f = line.frequency + sign * d
+            away = np.abs(f - np.round(f * p) / p) * tiling.spans  # from the lattice of p
+            away[(np.abs(np.round(f * p) / p - line.frequency) < 1e-9).all(1)] = 2  # the line itself
+            near &= away.max(1) > 2 - 1e-9
+    return near
 
 
 def _near(frequencies, center, grid: int) -> NDArray[np.bool_]:

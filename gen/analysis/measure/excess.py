@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .statistics import TINY, f_test, welch_df
-from .sums import TilingSums
+from .sums import TilingSums, own_shifts
 from .tiles import Tiling
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def solve_excess(tiling: Tiling, sums: TilingSums, found: Fit, alive) -> Excess:
     n = np.maximum(around**2 / np.maximum(cross[..., 1, 1], TINY), 1.5)
     variance = cross[..., 0, 0] / own**2 - 2 * cross[..., 0, 1] / (own * around)
     variance = (variance + cross[..., 1, 1] / around**2) * n / (n - 1)
-    spread, count = _spread(tiling, sums.beside.cpu().numpy())
+    spread, count = _spread(tiling, sums.pairs.cpu().numpy())
     return Excess(value, np.maximum(variance, TINY), n - 1, spread, 2 * (count - 1), alive)
 
 
@@ -91,13 +91,10 @@ def _residual_power(second: Values, found: Fit, at) -> Values:
     return np.trace(J @ second @ np.swapaxes(J, -1, -2), axis1=-2, axis2=-1)
 
 
-def _spread(tiling: Tiling, beside: Values) -> tuple[Values, Values]:
+def _spread(tiling: Tiling, pairs: Values) -> tuple[Values, Values]:
     """Variance of ln |s_d|²/R over a line's shifts (C, L), and their number (L,)."""
-    logs = np.log(np.maximum(beside / tiling.responses[: tiling.axial], TINY))
-    shifts = tiling.shifts[: tiling.axial]
-    use = np.array([
-        [bool((line.a or not i) and (line.b or not j)) for i, j in shifts] for line in tiling.lines
-    ])  # fmt: skip
+    logs = np.log(np.maximum(pairs / tiling.axial_responses, TINY))
+    use = own_shifts(tiling)
     count = use.sum(-1)
     mean = (logs * use).sum(-1) / np.maximum(count, 1)
     squares = (use * (logs - mean[..., None]) ** 2).sum(-1)

@@ -14,7 +14,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import MeasurementError
@@ -49,15 +51,15 @@ class Moments:
 class TilingSums:
     """Sums of one tiling over clusters; see `TileSums` for the terms.
 
-    `excess` has the terms |s_0|² and the mean of |s_d|²/R over axial shifts d; `beside` (C, L, A)
-    is the sum of |s_d|² by shift, the mean of both signs. `moved` (C, 7, L, 2D) is for placebos.
+    `excess` has the terms |s_0|² and the mean of |s_d|²/R over axial shifts d; `pairs` (C, L, A) is
+    the sum of |s_d|² by shift, the mean of both signs. `places` (C, 7, L, tiles) makes placebos.
     """
 
     weighted: Moments
     even: Moments
     excess: Moments
-    moved: Tensor
-    beside: Tensor
+    pairs: Tensor
+    places: Tensor
 
 
 @dataclass
@@ -142,13 +144,17 @@ class Plan:
     @staticmethod
     def _beside(tiling: Tiling) -> Tensor:
         """Weights (L, A, 1) of |s_d|² in the excess: shifts along both axes, or a line's own."""
-        weights = torch.zeros(len(tiling.lines), tiling.axial, 1, dtype=torch.float64)
-        for row, line in zip(weights, tiling.lines, strict=True):
-            shifts = tiling.shifts[: tiling.axial]
-            use = [n for n, (i, j) in enumerate(shifts) if (line.a or not i) and (line.b or not j)]
-            for n in use:
-                row[n] = 1 / len(use) / tiling.responses[n]
-        return weights
+        use = torch.from_numpy(own_shifts(tiling)).double()
+        weights = use / use.sum(1, keepdim=True) / torch.from_numpy(tiling.axial_responses)
+        return weights[..., None]
+
+
+def own_shifts(tiling: Tiling) -> NDArray[np.bool_]:
+    """Which axial shifts a line is compared with (L, A): an axis line with those on its axis."""
+    return np.array([
+        [bool((line.a or not i) and (line.b or not j)) for i, j in tiling.axial]
+        for line in tiling.lines
+    ])  # fmt: skip
 
 
 @functools.lru_cache(maxsize=16)
@@ -351,28 +357,29 @@ def _joined(a: _Record, b: _Record) -> _Record:
 
 def _piece(layout, x: Tensor, starts, planes_images, images: int, few: bool) -> _Record:
     """Sums of some blocks (H, N, W) of all images of a chunk."""
-    clusters, totals = [torch.stack([x.sum((0, 2)), (x * x).sum((0, 2))])], []
-    for tiling, beside in zip(layout.tilings, layout.beside, strict=True):
-        sums = tiling.sums(x, tiling.turns(starts))
-        power = sums.moved[3].square().addcmul_(sums.moved[4], sums.moved[4])  # (L, 2D, N)
-        axial, shifts = tiling.axial, len(tiling.shifts)
-        pairs = power[:, :axial] + power[:, shifts : shifts + axial]
-        own = sums.weighted[3:5].index_select(1, tiling.at).square().sum(0)
-        clusters += [sums.weighted, sums.even, torch.stack([own, (pairs * beside).sum(1)])]
-        totals += [sums.moved, pairs]
-    for texture in layout.textures:
-        depth, products = texture.sums(x, starts)
-        clusters.append(depth)
-        totals.append(products)
 
     def split(value: Tensor) -> Tensor:
         return value.unflatten(-1, (*planes_images, -1))[..., :images, :]  # (…, C, n, blocks)
 
+    def total(value: Tensor) -> Tensor:
+        return split(value).sum((-2, -1), dtype=torch.float64).movedim(-1, 0)
+
+    clusters, totals = [torch.stack([x.sum((0, 2)), (x * x).sum((0, 2))])], []
+    for tiling, beside in zip(layout.tilings, layout.beside, strict=True):
+        sums = tiling.sums(x, planes_images[0], tiling.turns(starts))
+        own = sums.weighted[3:5].index_select(1, tiling.at).square().sum(0)
+        excess = torch.stack([own, (sums.pairs * beside).sum(1)])
+        clusters += [sums.weighted, sums.even, excess]
+        totals += [total(sums.pairs), sums.places.permute(2, 0, 1, 3)]
+    for texture in layout.textures:
+        depth, products = texture.sums(x, starts)
+        clusters.append(depth)
+        totals.append(total(products))
     one = x.shape[1] == math.prod(planes_images)
     return _Record(
         [split(v)[..., 0] if one else split(v).sum(-1) for v in clusters],
         [split(v) for v in clusters] if few else [],
-        [split(v).sum((-2, -1), dtype=torch.float64) for v in totals],
+        totals,
     )
 
 
@@ -385,7 +392,7 @@ def _reduced(records: list[_Record], layout: Plan, images: int, blocks: bool = F
         parts = [record.by_image for record in records]
         pixels = math.prod(layout.block) * layout.blocks
     energy, *clusters = (torch.cat(v, -1).double() for v in zip(*parts, strict=True))
-    totals = iter([sum(v).movedim(-1, 0) for v in zip(*(r.totals for r in records), strict=True)])
+    totals = iter([sum(v) for v in zip(*(r.totals for r in records), strict=True)])
     found = iter([_moments(v) for v in clusters])
     variance = (energy[1] / pixels - (energy[0] / pixels) ** 2).clamp(min=0).sum(-1)
     tiled = [

@@ -26,7 +26,6 @@ ALIVE = 1e-3  # gray levels: a tile with less around a line is clipped or empty
 SHARED = (2, 4, 8)  # periods that one tiling reads on blocks of SHARED_FROM pixels and more
 SHARED_FROM = 48
 SHARED_SIDE, SHARED_HOP = 16, 7
-DIAGONAL = 3  # shifts (i, ±i) of a shared tiling besides those along the axes
 TERMS = 7  # u, um, um², Re uz, Im uz, Re uzm, Im uzm
 
 
@@ -34,13 +33,15 @@ class TileSums(NamedTuple):
     """Sums over the tiles of each block; N blocks last, seven terms first (see `TERMS`).
 
     `weighted` (7, K, N) at all K grid frequencies but zero; `even` (7, L, N) of the lines, where
-    every tile that carries signal weighs 1; `moved` (7, L, 2D, N) of the lines, times the cosine
-    and minus the sine of the D shifts.
+    every tile that carries signal weighs 1; `pairs` (L, A, N), the mean of |Σ uz e^(-2πi d·o)|² at
+    d and -d for the A shifts along the axes; `places` (7, L, C, tiles), float64, summed over the
+    blocks of each plane instead, by the tile's place in its block.
     """
 
     weighted: Tensor
     even: Tensor
-    moved: Tensor
+    pairs: Tensor
+    places: Tensor
 
 
 class Tiling:
@@ -51,7 +52,7 @@ class Tiling:
         side: Side of a tile in pixels, a multiple of four.
         hop: Pixels between the starts of neighboring tiles.
         periods: Periods that the tiling reads; each divides `grid`.
-        every_shift: Use all placebo shifts, as small blocks need, and the far border tile.
+        border: Add a tile at the far border even where it is less than half a hop away.
         floor: White noise in gray levels that every tile is taken to have, eq. (3).
     """
 
@@ -61,13 +62,13 @@ class Tiling:
         side: int,
         hop: int,
         periods: tuple[int, ...],
-        every_shift: bool,
+        border: bool,
         floor: float = FLOOR,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
         self.size, self.side, self.hop, self.grid, self.periods = size, side, hop, side // 2, periods
-        self.origins = [_origins(n, side, hop, every_shift) for n in size]
+        self.origins = [_origins(n, side, hop, border) for n in size]
         self.rows, self.columns = (
             waves(o, side, n, self.grid).to(device, dtype)
             for o, n in zip(self.origins, size, strict=True)
@@ -85,9 +86,10 @@ class Tiling:
         self.floor = torch.full((1, 1), floor**2 * white, device=device, dtype=dtype)
         self.dead = floor**2 * white + ALIVE**2
         self.spans = [o[-1] + side for o in self.origins]
-        self.shifts = self._shifts(every_shift)
-        by_axis = zip(self.shifts.T, self.spans, self.origins, strict=True)
-        self.responses = np.prod([response(d / n, o, side) for d, n, o in by_axis], axis=0)
+        self.shifts = self._shifts()
+        self.responses = self.response(self.shifts)
+        self.axial = self._axial()
+        self.axial_responses = self.response(self.axial)
         self.turn = self._turn().to(device, dtype)
 
     def steps(self, line: LatticeLine) -> tuple[int, int]:
@@ -128,37 +130,34 @@ class Tiling:
                 row[n] += 1 / len(near)
         return matrix
 
-    def _shifts(self, every: bool) -> NDArray[np.int64]:
-        """Shifts (D, 2) in steps of 1/span, one of each ±d; those along the axes first.
+    def _shifts(self) -> NDArray[np.int64]:
+        """Placebo shifts (D, 2) in steps of 1/span, one of each ±d: |d| ≤ 1/4P of the least P."""
+        reach = [span // (4 * min(self.periods)) for span in self.spans]
+        rows, columns = range(-reach[0], reach[0] + 1), range(reach[1] + 1)
+        found = [(i, j) for i in rows for j in columns if max(abs(i), j) > 1 and (j or i > 0)]
+        return np.array(found, dtype=int).reshape(-1, 2)
 
-        Within 1/side of a line they are its placebos; the excess compares with those on the axes.
-        """
-        reach = [max(2, span // self.side) for span in self.spans]
-        found = [
-            (i, j)
-            for i in range(-reach[0], reach[0] + 1)
-            for j in range(reach[1] + 1)
-            if max(abs(i), j) > 1 and (j > 0 or i > 0)
-            and (every or i * j == 0 or abs(i) == j == DIAGONAL)
-        ]  # fmt: skip
-        return np.array(sorted(found, key=lambda d: d[0] * d[1] != 0)).reshape(-1, 2)
+    def _axial(self) -> NDArray[np.int64]:
+        """Shifts (A, 2) along the axes, which the excess compares with."""
+        rows, columns = (range(2, max(2, span // self.side) + 1) for span in self.spans)
+        return np.array([(i, 0) for i in rows] + [(0, j) for j in columns])
 
-    @property
-    def axial(self) -> int:
-        """Number of shifts along an axis."""
-        return int((self.shifts.prod(1) == 0).sum())
+    def response(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """R(d) of shifts (D, 2), eq. (5): what white noise leaves there, relative to d = 0."""
+        by_axis = zip(shifts.T, self.spans, self.origins, strict=True)
+        parts = [_response(d / n, o, self.side) for d, n, o in by_axis]
+        return parts[0] * parts[1]
 
-    @property
-    def placebo_shifts(self) -> NDArray[np.bool_]:
-        """Which shifts are placebos: |d| ≤ 1/side on both axes."""
-        return (np.abs(self.shifts) * self.side <= np.array(self.spans)).all(1)
+    def phases(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """2πd·o of shifts (D, 2) over the tiles (D, tx·ty)."""
+        y, x = map(np.array, self.origins)
+        dy, dx = (2 * np.pi * shifts / self.spans).T[..., None, None]
+        return (dy * y + dx * x[:, None]).reshape(len(shifts), -1)
 
     def _turn(self) -> Tensor:
-        """Ones, cos 2πd·o and -sin 2πd·o of every shift over the tiles (1 + 2D, tx·ty)."""
-        y, x = (torch.tensor(o, dtype=torch.float64) for o in self.origins)
-        dy, dx = torch.tensor(self.shifts / self.spans, dtype=torch.float64).T[..., None, None]
-        phase = (2 * math.pi * (dy * y + dx * x[:, None])).flatten(1)
-        return torch.cat([torch.ones(1, phase.shape[1]), phase.cos(), -phase.sin()])
+        """cos 2πd·o and -sin 2πd·o of the axial shifts over the tiles (2A, tx·ty)."""
+        phase = torch.from_numpy(self.phases(self.axial))
+        return torch.cat([phase.cos(), -phase.sin()])
 
     def turns(self, starts: list[tuple[int, int]]) -> Tensor | None:
         """Phases (2, K + 1, blocks) that refer blocks at `starts` to the origin of the image."""
@@ -193,37 +192,36 @@ class Tiling:
             return torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
         return out
 
-    def sums(self, x: Tensor, turns: Tensor | None = None) -> TileSums:
-        """Sums over tiles of blocks (H, N, W), those of eq. (4) and the shifted ones of § 3."""
+    def sums(self, x: Tensor, planes: int = 1, turns: Tensor | None = None) -> TileSums:
+        """Sums over the tiles of blocks (H, N, W), those of eq. (4) and those of the placebos."""
         n, k, lines = x.shape[1], self.count, len(self.lines)
         z = self.spectrum(x, turns)
         m, (re, im) = z[0, k], z[:, :k]
         root = torch.addmm(self.floor, self.around, (re * re).addcmul_(im, im))  # v, eq. (2)
         torch.nn.functional.threshold_(root, self.dead, 1e26).rsqrt_()
         u = root.sqrt().mul_(root)  # eq. (3): v^(-3/4), and 3e-20 for dead tiles
-        every = k == lines
-        turn = (self.turn if every else self.turn[1:]).expand(lines, -1, -1)
         weighted = x.new_empty(TERMS, k, n)
-        moved = x.new_empty(TERMS, lines, turn.shape[1], n)
+        places = x.new_empty(TERMS, lines, planes, len(m) // n, dtype=torch.float64)
         even = self._even(u, m, re, im, n)
 
-        def put(term: int, values: Tensor) -> None:
+        def put(term: int, values: Tensor) -> Tensor:
             values = values.view(k, -1, n)
-            if not every:
-                torch.sum(values, 1, out=weighted[term])
-            chosen = values if every else values.index_select(0, self.at)
-            torch.bmm(turn, chosen, out=moved[term])
+            torch.sum(values, 1, out=weighted[term])
+            chosen = values if k == lines else values.index_select(0, self.at)
+            by_plane = chosen.unflatten(2, (planes, -1)).transpose(1, 2)
+            torch.sum(by_plane, -1, dtype=torch.float64, out=places[term])
+            return chosen
 
         put(0, u)
-        put(3, re.mul_(u))
-        put(4, im.mul_(u))
+        turned = self.turn.expand(lines, -1, -1)
+        power = torch.bmm(turned, put(3, re.mul_(u))), torch.bmm(turned, put(4, im.mul_(u)))
+        power = power[0].square_().addcmul_(power[1], power[1])
         put(5, re.mul_(m))
         put(6, im.mul_(m))
         put(1, u.mul_(m))
         put(2, u.mul_(m))
-        if every:
-            return TileSums(moved[:, :, 0], even, moved[:, :, 1:])
-        return TileSums(weighted, even, moved)
+        axial = len(self.axial)
+        return TileSums(weighted, even, power[:, :axial] + power[:, axial:], places)
 
     def _even(self, u: Tensor, m: Tensor, re: Tensor, im: Tensor, n: int) -> Tensor:
         """The same sums of the lines where every tile that is alive for some line weighs 1."""
@@ -239,7 +237,7 @@ class Tiling:
         return out
 
 
-def response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:
+def _response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:
     """R(d) of one axis, eq. (5): white noise at a shift d over that at none."""
     o = np.array(origins)
     w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
@@ -269,10 +267,10 @@ def tilings(
     return [Tiling(size, *kind, floor, device, dtype) for kind in kinds]
 
 
-def _origins(n: int, side: int, hop: int, every: bool) -> list[int]:
+def _origins(n: int, side: int, hop: int, border: bool) -> list[int]:
     origins = list(range(0, n - side + 1, hop))
     left = n - side - origins[-1]
-    return [*origins, n - side] if left > (0 if every else hop // 2) else origins
+    return [*origins, n - side] if left > (0 if border else hop // 2) else origins
 
 
 def waves(origins: list[int], side: int, n: int, grid: int) -> Tensor:
