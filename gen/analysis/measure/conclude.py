@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .difference import compare
 from .estimates import Amplitude, Estimates, clusters, solve, solve_traces
 from .lattice import CLASSES, minimum_size
-from .level import level, severity
+from .level import Level, Part, level, severity
 from .result import (
     Excess,
     Line,
@@ -161,7 +161,8 @@ def _class_limits(f: Findings) -> dict[str, float | None]:
     """Limit in dBc of every class of lines of the first plane; None where it is 0 dBc or more."""
     e, out = f.estimates, {}
     found = limits(f)
-    power = np.maximum(found["replica"][0], found["line"][0] / e.contrast[0]) * e.line.c
+    power = np.maximum(found["replica"][0] * e.spread[0], found["line"][0]) / e.contrast[0]
+    power = power * e.line.c
     for kind in CLASSES:
         own = [k for k, line in enumerate(e.lines) if line.kind == kind]
         if own:
@@ -180,15 +181,16 @@ def _period(f: Findings) -> Period:
     detected = p_value < SIGNIFICANT
     # Power is averaged over channels; luma is a signed sum of them.
     planes = [0] if len(e.contrast) == 1 else list(range(1, len(e.contrast)))
-    found = level(e, [k for k in planes if e.contrast[k] > 0] or [0])
+    found = _level(e, [k for k in planes if e.contrast[k] > 0] or [0])
     by_class = _class_limits(f)
     known = [v for v in by_class.values() if v is not None]
     if not detected and not known:
         return Period(undefined="the images themselves vary so much at its lines that it hides")
     dbc = decibels(found.total)
+    low = found.low if detected else 0.0
     return Period(
         level_dbc=dbc,
-        level_low_dbc=decibels(found.low),
+        level_low_dbc=decibels(low),
         level_upper_dbc=decibels(found.high),
         p_value=p_value,
         detected=detected,
@@ -204,6 +206,15 @@ def _period(f: Findings) -> Period:
         trace_p_value=best["trace"],
         found=tuple(name for name, p in best.items() if p < SIGNIFICANT),
     )
+
+
+def _level(e: Estimates, planes: list[int]) -> Level:
+    contrast, spread = e.contrast[planes, None], e.spread[planes, None]
+    parts = [
+        Part(a.power[planes], a.noise[planes], a.noise_df[planes], a.c, share)
+        for a, share in ((e.even_line, 1 / contrast), (e.even_replica, spread / contrast))
+    ]
+    return level(*parts)
 
 
 def _lines(f: Findings, plane: int, name: str) -> list[MeasuredLine]:
@@ -274,7 +285,7 @@ def _excess(f: Findings, at: tuple[int, int]) -> Excess:
 def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
     sums = clusters(state)
-    contrast = float(sums.variance[0]) / sums.clusters
+    contrast = float(sums.pixels[2, 0]) / sums.clusters
     pixels = math.prod(state.shape[1:]) * state.images
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None
 

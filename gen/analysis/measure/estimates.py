@@ -164,9 +164,10 @@ class Amplitude:
 class Estimates:
     """Everything about the lines of one tiling, planes first.
 
-    `even_line` and `even_replica` are the estimates in which every tile that carries signal counts
-    alike: they describe whole images, where `line` and `replica` describe the quietest tiles.
-    `contrast` (C,) is the mean variance of the pixels of an image in gray levels².
+    `even_line` and `even_replica` are the estimates in which every tile counts alike: they describe
+    whole images, where `line` and `replica` describe the quietest tiles. The even line is that at
+    the mean brightness of all pixels. `contrast` (C,) is the mean over images of the variance of
+    their pixels, `spread` (C,) the variance of the pixels of all images, in gray levels².
     """
 
     lines: tuple[LatticeLine, ...]
@@ -176,24 +177,29 @@ class Estimates:
     even_replica: Amplitude
     excess: Excess
     contrast: Values
+    spread: Values
 
     def of(self, period: int) -> Estimates:
         """The lines of one period."""
         columns = [k for k, line in enumerate(self.lines) if line.period == period]
         parts = (self.line, self.replica, self.even_line, self.even_replica, self.excess)
         lines = tuple(self.lines[k] for k in columns)
-        return Estimates(lines, *(part.pick(columns) for part in parts), self.contrast)
+        return Estimates(lines, *(part.pick(columns) for part in parts), self.contrast, self.spread)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Eq. (4) at every frequency (C, K): weighted regression of z on the local brightness m."""
+    """Eq. (4) at every frequency (C, K): weighted regression of z on the local brightness m.
+
+    `a` is the value at m̄; `step` leads from there to the brightness that `a_covariance` is about.
+    """
 
     U: Values
     mean: Values
     D: Values
     a: NDArray[np.complex128]
     g: NDArray[np.complex128]
+    step: Values
     a_covariance: Values
     g_covariance: Values
     a_n: Values
@@ -203,9 +209,9 @@ class Fit:
 def solve(state: State) -> list[Estimates]:
     """Estimates of all tilings of a state."""
     sums = clusters(state)
-    contrast = _numpy(sums.variance) / max(sums.clusters, 1)
+    pixels = _numpy(sums.pixels) / max(sums.clusters, 1)
     return [
-        _solve_tiling(tiling, part, state.measurable, contrast)
+        _solve_tiling(tiling, part, state.measurable, pixels)
         for tiling, part in zip(state.plan.tilings, sums.tilings, strict=True)
     ]
 
@@ -221,8 +227,11 @@ def clusters(state: State) -> Sums:
     return state.by_image if state.by_block is None else state.by_block
 
 
-def fit(moments: Moments) -> Fit:
-    """Solve eq. (4) from seven terms, with variances clustered by image (§ 2, Variance)."""
+def fit(moments: Moments, brightness: Values | None = None) -> Fit:
+    """Solve eq. (4) from seven terms, with variances clustered by image (§ 2, Variance).
+
+    The line is that at the weighted mean brightness m̄, or at a given `brightness` (C, 1).
+    """
     first, second, share = (_numpy(v) for v in (moments.first, moments.second, moments.kish))
     u, um, umm, ur, ui, mr, mi = np.moveaxis(first, -1, 0)
     U = np.maximum(u, ALIVE)
@@ -232,20 +241,16 @@ def fit(moments: Moments) -> Fit:
     g = (mr + 1j * mi - mean * (ur + 1j * ui)) / D
     lever = np.stack([mean**2, -2 * mean, np.ones_like(mean)], -1)
     D_squares = np.einsum("cki,ckij,ckj->ck", lever, second[..., :3, :3], lever)
-    n_a = np.maximum(share[0] ** 2 / np.maximum(share[1], TINY), 1.01)
-    n_g = np.maximum(D**2 / np.maximum(D_squares, TINY), 1.01)
-    J_a, J_g = scores(a, g, mean, U, D)
-    return Fit(
-        U,
-        mean,
-        D,
-        a,
-        g,
-        _sandwich(J_a, second) * (n_a / (n_a - 1))[..., None, None],
-        _sandwich(J_g, second) * (n_g / (n_g - 1))[..., None, None],
-        n_a,
-        n_g,
+    a_n = np.maximum(share[0] ** 2 / np.maximum(share[1], TINY), 1.01)
+    g_n = np.maximum(D**2 / np.maximum(D_squares, TINY), 1.01)
+    s_a, s_g = scores(a, g, mean, U, D)
+    step = np.zeros_like(mean) if brightness is None else brightness - mean
+    s_a = s_a + step[..., None, None] * s_g
+    a_covariance, g_covariance = (
+        s @ second @ np.swapaxes(s, -1, -2) * (n / (n - 1))[..., None, None]
+        for s, n in ((s_a, a_n), (s_g, g_n))
     )
+    return Fit(U, mean, D, a, g, step, a_covariance, g_covariance, a_n, g_n)
 
 
 def scores(a, g, mean, U, D) -> tuple[Values, Values]:
@@ -263,50 +268,48 @@ def scores(a, g, mean, U, D) -> tuple[Values, Values]:
     return line, replica
 
 
-def _sandwich(J: Values, second: Values) -> Values:
-    return J @ second @ np.swapaxes(J, -1, -2)
-
-
 def _solve_tiling(
-    tiling: Tiling, sums: TilingSums, measured: tuple[int, ...], contrast: Values
+    tiling: Tiling, sums: TilingSums, measured: tuple[int, ...], pixels: Values
 ) -> Estimates:
-    found, even = fit(sums.weighted), fit(sums.even)
-    at = tiling.at.cpu().numpy()
-    c = np.array([float(line.degrees) for line in tiling.lines])
+    brightness, square, contrast = pixels
+    at, every = tiling.at.cpu().numpy(), np.arange(len(tiling.lines))
+    found, even = fit(sums.weighted), fit(sums.even, brightness[:, None])
     alive = found.U[:, at] > 10 * ALIVE
-    moved = _moved(tiling, sums, found, at)
-    amplitudes = []
-    for value, covariance, n, residual, scale in (
-        (found.a, found.a_covariance, found.a_n, moved[0], found.U),
-        (found.g, found.g_covariance, found.g_n, moved[1], found.D),
-    ):
-        theta = residual / scale[:, at, None]
-        placebos = _placebos(tiling, measured, theta, value, covariance)
-        amplitudes.append(Amplitude(value[:, at], covariance[:, at], n[:, at], c, alive, placebos))
+    free = _free(tiling, measured)
+    none = np.zeros(0, int)
     return Estimates(
         tiling.lines,
-        *amplitudes,
-        Amplitude(even.a, even.a_covariance, even.a_n, c, alive),
-        Amplitude(even.g, even.g_covariance, even.g_n, c, alive),
+        *_amplitudes(tiling, measured, found, sums.places, at, free, alive),
+        *_amplitudes(tiling, measured, even, sums.even_places, every, none, alive),
         solve_excess(tiling, sums, found, alive),
         contrast,
+        square - brightness**2,
     )
 
 
-def _moved(tiling: Tiling, sums: TilingSums, found: Fit, at) -> tuple[NDArray, NDArray]:
-    """Residual sums of line and replica at all shifts d, then at all -d: (C, L, 2D)."""
+def _amplitudes(tiling, measured, found: Fit, places, at, free, alive) -> list[Amplitude]:
+    """Line and replica of the frequencies `at`, with their placebos."""
     turns = np.exp(-1j * tiling.phases(tiling.shifts)).T
-    s = np.moveaxis(_numpy(sums.places) @ np.concatenate([turns, turns.conj()], -1), 1, 0)
-    a, g, mean = (v[:, at, None] for v in (found.a, found.g, found.mean))
+    s = np.moveaxis(_numpy(places) @ np.concatenate([turns, turns.conj()], -1), 1, 0)
+    a, g, mean, step = (v[:, at, None] for v in (found.a, found.g, found.mean, found.step))
     z, zm = s[3] + 1j * s[4], s[5] + 1j * s[6]
     dm = s[1] - mean * s[0]
-    line = z - a * s[0] - g * dm
     replica = zm - mean * z - a * dm - g * (s[2] - 2 * mean * s[1] + mean**2 * s[0])
-    return line, replica
+    replica = replica / found.D[:, at, None]
+    line = (z - a * s[0] - g * dm) / found.U[:, at, None] + step * replica
+    out, c = [], np.array([float(line.degrees) for line in tiling.lines])
+    for theta, value, covariance, n in (
+        (line, found.a + found.step * found.g, found.a_covariance, found.a_n),
+        (replica, found.g, found.g_covariance, found.g_n),
+    ):
+        placebos = _placebos(tiling, measured, theta, value, covariance, at, free)
+        out.append(Amplitude(value[:, at], covariance[:, at], n[:, at], c, alive, placebos))
+    return out
 
 
 def _free(tiling: Tiling, measured: tuple[int, ...]) -> NDArray[np.int64]:
     """Grid frequencies that are no line of a measured period and not next to zero."""
+
     def is_line(i: int, j: int) -> bool:
         return any(i * p % tiling.grid == 0 == j * p % tiling.grid for p in measured)
 
@@ -316,9 +319,8 @@ def _free(tiling: Tiling, measured: tuple[int, ...]) -> NDArray[np.int64]:
     )
 
 
-def _placebos(tiling: Tiling, measured, theta, value, covariance) -> Placebos:
+def _placebos(tiling: Tiling, measured, theta, value, covariance, at, free) -> Placebos:
     """Placebos of one estimate: shifts d and -d of the residuals, then free grid frequencies."""
-    at, free = tiling.at.cpu().numpy(), _free(tiling, measured)
     variance = np.maximum(np.trace(covariance, axis1=-2, axis2=-1), TINY)
     shape = (*theta.shape[:2], len(free))
     own = np.broadcast_to(variance[:, at, None], theta.shape)
@@ -326,14 +328,15 @@ def _placebos(tiling: Tiling, measured, theta, value, covariance) -> Placebos:
     return Placebos(
         np.concatenate([theta, np.broadcast_to(value[:, None, free], shape)], -1),
         np.concatenate([own, expected], -1),
-        *_belonging(tiling, measured),
+        *_belonging(tiling, measured, tuple(free)),
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _belonging(tiling: Tiling, measured: tuple[int, ...]) -> tuple[NDArray, ...]:
+def _belonging(tiling: Tiling, measured: tuple[int, ...], free: tuple[int, ...]):
     """Response, place on the axis, and worth of the placebos of every line (see `Placebos`)."""
-    free, grid = _free(tiling, measured), np.array(tiling.frequencies)
+    grid = np.array(tiling.frequencies)
+    free = np.array(free, int)
     lines, shifts = len(tiling.lines), len(tiling.shifts)
     response = np.zeros((lines, 2 * shifts + len(free)))
     on_axis = np.zeros(response.shape, bool)
@@ -384,7 +387,7 @@ def _solve_texture(texture: Texture, sums: TextureSums) -> Amplitude:
     for part, v in enumerate((depth.real, depth.imag)):
         J[..., part, 0], J[..., part, 1 + part] = -v / count, 1 / count
     n = np.maximum(count**2 / np.maximum(second[..., 0, 0], TINY), 1.01)
-    covariance = _sandwich(J, second) * (n / (n - 1))[..., None, None]
+    covariance = J @ second @ np.swapaxes(J, -1, -2) * (n / (n - 1))[..., None, None]
     near = [_between(texture, line) for line in texture.lines]
     most = max(map(len, near))
     values = np.zeros((*depth.shape, most), complex)

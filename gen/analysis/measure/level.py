@@ -1,9 +1,17 @@
 """Level: the power of a period's pattern over the whole image, relative to the image's contrast.
 
-The weights of eq. (3) favor quiet tiles, so the weighted amplitude describes the pattern where it
-shows best. The level means whole images: it moves from the weighted amplitude to the even one (all
-tiles that carry signal count alike) as far as the two differ by more than their noise. Every line
-is then shrunk continuously toward zero, so no test decides which lines make up the level.
+The *pattern* is what all images share at the lines of a period: a part of constant strength and a
+part proportional to brightness. Its local amplitude at pixel brightness x is a + g(x - x̄), so its
+power over all pixels of all images is |a|² + |g|²S², S² = mean (x - x̄)², and the level is
+
+    Σ_lines c (|a|² + |g|²S²) / σ²,    σ² the mean over images of the variance of an image,        (6)
+
+a and g are the *even* estimates, in which all tiles count alike. The weights of eq. (3) find a
+pattern where it is easiest to see, so a weighted amplitude says how strong it is there.
+
+How the number misleads: a pattern that covers a share f of the area, whatever the brightness there,
+has the mean amplitude f, so it reads 10·log10 f below its own power (half of the area: -3 dB). A
+sign that changes from image to image cancels; the excess sees it.
 """
 
 from __future__ import annotations
@@ -13,22 +21,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .estimates import Amplitude, Estimates
-from .statistics import TINY, bounds, critical
+from .statistics import bounds
 
 Values = NDArray[np.float64]
+TAIL = 0.025  # probability beyond each end of an interval
 # Levels in dBc from which a pattern is called so.
 SEVERITIES = (
-    (-20.0, "strong"),
-    (-35.0, "clear"),
-    (-50.0, "faint"),
-    (-np.inf, "invisible without amplification"),
+    (-20.0, "visible"),
+    (-40.0, "visible on flat areas"),
+    (-np.inf, "for instruments only"),
 )
 
 
 @dataclass(frozen=True)
+class Part:
+    """Even estimates θ̂ of one statistic (line or replica) at the lines of a period, by plane.
+
+    Attributes:
+        power: |θ̂|² (C, L), not debiased.
+        noise: V' = V·max(1, r) (C, L): what |θ̂|² is on average where there is no pattern.
+        df: Degrees of freedom (C, L) of the noise.
+        c: (L,) 1 where an amplitude is real, else 2, one for each line of the conjugate pair.
+        share: (C, 1) what turns |θ|² into power over the contrast: 1/σ² for a, S²/σ² for g.
+    """
+
+    power: Values
+    noise: Values
+    df: Values
+    c: Values
+    share: Values
+
+
+@dataclass(frozen=True)
 class Level:
-    """Power over the contrast: total with its 95 % interval, and the parts of both statistics."""
+    """Power over the contrast: the total with its 95 % interval, and the parts of both statistics.
+
+    `low` ≤ `total` ≤ `high`; `low` is 0 where the even tiles alone do not show a pattern.
+    """
 
     total: float
     low: float
@@ -37,38 +66,49 @@ class Level:
     line: float
 
 
-def level(e: Estimates, planes: list[int]) -> Level:
-    """Level of the lines of one period, the mean over some planes."""
-    parts, below, above = {}, 0.0, 0.0
-    contrast = np.maximum(e.contrast[planes, None], TINY)
-    for name, local, even, share in (
-        ("replica", e.replica, e.even_replica, np.ones_like(contrast)),
-        ("line", e.line, e.even_line, 1 / contrast),
-    ):
-        shrunk, low, high = (v[planes] * share * local.c for v in _power(local, even))
-        parts[name] = float(shrunk.sum(1).mean())
-        below += float(((shrunk - low) ** 2).sum(1).mean())
-        above += float(((high - shrunk) ** 2).sum(1).mean())
-    total = sum(parts.values())
-    return Level(total, max(total - below**0.5, 0.0), total + above**0.5, **parts)
+def level(line: Part, replica: Part) -> Level:
+    """Level of one period, the mean over planes.
 
+    Each line enters with the positive part of its debiased power,
 
-def _power(local: Amplitude, even: Amplitude) -> tuple[Values, Values, Values]:
-    """|θ|² (C, L) of whole images, shrunk, and its 95 % bounds; 0 where nothing is alive."""
-    ratio = np.maximum(local.ratio()[0], 1)
-    near, far = local.variance * ratio, even.variance * ratio
-    gap = np.abs(even.value - local.value) ** 2
-    moved = np.maximum(1 - (near + far) / np.maximum(gap, TINY), 0)
-    noise = (1 - moved) ** 2 * near + moved**2 * far
-    power = np.abs(local.value + moved * (even.value - local.value)) ** 2
-    df = np.minimum(local.noise_df, even.df)
-    threshold = critical(noise, local.c, df, 0.5 / local.value.shape[1])
-    shrunk = power * np.maximum(1 - (threshold / np.maximum(power, TINY)) ** 2, 0)
-    low, high = bounds(power, noise, local.c, df)
-    low, high = np.minimum(low, shrunk), np.maximum(high, shrunk)
-    return tuple(np.where(local.alive, v, 0.0) for v in (shrunk, low, high))
+        Σ c·share·max(|θ̂|² - V', 0),                                                             (7)
+
+    which is continuous and never weighs a line by a test. The interval adds up what could be hidden
+    in any line, by the method of variance estimates recovery: with q̂ = c·share·(|θ̂|² - V') and the
+    bounds l, u of the power of each line,
+
+        low = Σq̂ - √Σ max(q̂ - l, q₀)²,    high = Σq̂ + √Σ(u - q̂)²,                                (8)
+
+    where q₀ is what chance adds to a line without power in 1 of 40 sets: near zero l stops at 0 and
+    would understate how far a reading lies above its power.
+    Graybill and Wang, JASA 75, 1980; Zou and Donner, Statistics in Medicine 27, 2008.
+    """
+    from scipy.special import chdtri
+
+    sums = {}
+    center = below = above = 0.0
+    for name, part in (("line", line), ("replica", replica)):
+        scale = part.share * part.c
+        reading = scale * (part.power - part.noise)
+        low, high = (scale * v for v in bounds(part.power, part.noise, part.c, part.df))
+        sums[name] = np.maximum(reading, 0).sum(-1)
+        center = center + reading.sum(-1)
+        chance = scale * part.noise * (chdtri(part.c, TAIL) / part.c - 1)
+        below = below + (np.maximum(reading - low, chance) ** 2).sum(-1)
+        above = above + (np.maximum(high - reading, 0) ** 2).sum(-1)
+    total = sums["line"] + sums["replica"]
+    low = np.clip(center - np.sqrt(below), 0, total)
+    high = np.maximum(center + np.sqrt(above), total)
+    # Planes share their noise, so their bounds are averaged and not added up like errors.
+    return Level(
+        total=float(total.mean()),
+        low=float(low.mean()),
+        high=float(high.mean()),
+        replica=float(sums["replica"].mean()),
+        line=float(sums["line"].mean()),
+    )
 
 
 def severity(level_dbc: float) -> str:
     """The level of a detected period in words."""
-    return next(word for least, word in SEVERITIES if level_dbc >= least)
+    return next(words for least, words in SEVERITIES if level_dbc >= least)

@@ -52,7 +52,8 @@ class TilingSums:
     """Sums of one tiling over clusters; see `TileSums` for the terms.
 
     `excess` has the terms |s_0|² and the mean of |s_d|²/R over axial shifts d; `pairs` (C, L, A) is
-    the sum of |s_d|² by shift, the mean of both signs. `places` (C, 7, L, tiles) makes placebos.
+    the sum of |s_d|² by shift, the mean of both signs. `places` and `even_places` (C, 7, L, tiles)
+    make the placebos.
     """
 
     weighted: Moments
@@ -60,6 +61,7 @@ class TilingSums:
     excess: Moments
     pairs: Tensor
     places: Tensor
+    even_places: Tensor
 
 
 @dataclass
@@ -72,12 +74,15 @@ class TextureSums:
 
 @dataclass
 class Sums:
-    """Everything that adds up over clusters; `variance` (C,) is that of the pixels."""
+    """Everything that adds up over clusters.
+
+    `pixels` (3, C) sums their mean, their mean square, and their variance, in gray levels.
+    """
 
     clusters: int
     tilings: list[TilingSums]
     textures: list[TextureSums]
-    variance: Tensor
+    pixels: Tensor
 
 
 @dataclass(frozen=True)
@@ -370,7 +375,8 @@ def _piece(layout, x: Tensor, starts, planes_images, images: int, few: bool) -> 
         own = sums.weighted[3:5].index_select(1, tiling.at).square().sum(0)
         excess = torch.stack([own, (sums.pairs * beside).sum(1)])
         clusters += [sums.weighted, sums.even, excess]
-        totals += [total(sums.pairs), sums.places.permute(2, 0, 1, 3)]
+        totals += [total(sums.pairs)]
+        totals += [v.permute(2, 0, 1, 3) for v in (sums.places, sums.even_places)]
     for texture in layout.textures:
         depth, products = texture.sums(x, starts)
         clusters.append(depth)
@@ -394,13 +400,15 @@ def _reduced(records: list[_Record], layout: Plan, images: int, blocks: bool = F
     energy, *clusters = (torch.cat(v, -1).double() for v in zip(*parts, strict=True))
     totals = iter([sum(v) for v in zip(*(r.totals for r in records), strict=True)])
     found = iter([_moments(v) for v in clusters])
-    variance = (energy[1] / pixels - (energy[0] / pixels) ** 2).clamp(min=0).sum(-1)
+    mean, square = energy / pixels
+    variance = (square - mean * mean).clamp(min=0)
+    moments = torch.stack([mean, square, variance]).sum(-1)
     tiled = [
-        TilingSums(next(found), next(found), next(found), next(totals), next(totals))
+        TilingSums(*(next(found) for _ in range(3)), *(next(totals) for _ in range(3)))
         for _ in layout.tilings
     ]
     traced = [TextureSums(next(found), next(totals)) for _ in layout.textures]
-    return Sums(images * (layout.blocks if blocks else 1), tiled, traced, variance)
+    return Sums(images * (layout.blocks if blocks else 1), tiled, traced, moments)
 
 
 def _moments(values: Tensor) -> Moments:

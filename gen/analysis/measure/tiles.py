@@ -33,8 +33,8 @@ class TileSums(NamedTuple):
     """Sums over the tiles of each block; N blocks last, seven terms first (see `TERMS`).
 
     `weighted` (7, K, N) at all K grid frequencies but zero; `even` (7, L, N) of the lines, where
-    every tile that carries signal weighs 1; `pairs` (L, A, N), the mean of |Σ uz e^(-2πi d·o)|² at
-    d and -d for the A shifts along the axes; `places` (7, L, C, tiles), float64, summed over the
+    every tile weighs 1; `pairs` (L, A, N), the mean of |Σ uz e^(-2πi d·o)|² at d and -d for the A
+    shifts along the axes. `places` and `even_places` (7, L, C, tiles), float64, are summed over the
     blocks of each plane instead, by the tile's place in its block.
     """
 
@@ -42,6 +42,7 @@ class TileSums(NamedTuple):
     even: Tensor
     pairs: Tensor
     places: Tensor
+    even_places: Tensor
 
 
 class Tiling:
@@ -202,14 +203,13 @@ class Tiling:
         u = root.sqrt().mul_(root)  # eq. (3): v^(-3/4), and 3e-20 for dead tiles
         weighted = x.new_empty(TERMS, k, n)
         places = x.new_empty(TERMS, lines, planes, len(m) // n, dtype=torch.float64)
-        even = self._even(u, m, re, im, n)
+        even = self._even(m, re, im, n, planes)
 
         def put(term: int, values: Tensor) -> Tensor:
             values = values.view(k, -1, n)
             torch.sum(values, 1, out=weighted[term])
             chosen = values if k == lines else values.index_select(0, self.at)
-            by_plane = chosen.unflatten(2, (planes, -1)).transpose(1, 2)
-            torch.sum(by_plane, -1, dtype=torch.float64, out=places[term])
+            _sum_places(chosen, planes, places[term])
             return chosen
 
         put(0, u)
@@ -221,20 +221,30 @@ class Tiling:
         put(1, u.mul_(m))
         put(2, u.mul_(m))
         axial = len(self.axial)
-        return TileSums(weighted, even, power[:, :axial] + power[:, axial:], places)
+        pairs = power[:, :axial] + power[:, axial:]
+        return TileSums(weighted, even[0], pairs, places, even[1])
 
-    def _even(self, u: Tensor, m: Tensor, re: Tensor, im: Tensor, n: int) -> Tensor:
-        """The same sums of the lines where every tile that is alive for some line weighs 1."""
-        alive = (u.amax(0) > 1e-15).to(m.dtype)
-        local = alive * m
-        out = u.new_empty(TERMS, len(self.lines), n)
-        for term, values in enumerate((alive, local, local * m)):
-            out[term] = values.view(-1, n).sum(0)
-        for term, part in ((3, re), (4, im)):
-            part = part if len(part) == len(self.lines) else part.index_select(0, self.at)
-            torch.sum((part * alive).view(len(part), -1, n), 1, out=out[term])
-            torch.sum((part * local).view(len(part), -1, n), 1, out=out[term + 2])
-        return out
+    def _even(self, m, re, im, n: int, planes: int) -> tuple[Tensor, Tensor]:
+        """The same sums of the lines where every tile weighs 1: by block, and by place."""
+        sums = m.new_empty(TERMS, len(self.lines), n)
+        places = m.new_empty(TERMS, len(self.lines), planes, len(m) // n, dtype=torch.float64)
+        shared = len(re) == len(self.lines)
+        re, im = (v if shared else v.index_select(0, self.at) for v in (re, im))
+        for term, values in ((0, torch.ones_like(m)), (1, m), (2, m * m)):
+            values = values.view(1, -1, n)
+            sums[term] = values.sum(1)
+            places[term] = _sum_places(values, planes, places.new_empty(1, *places.shape[2:]))
+        for term, values in ((3, re), (4, im), (5, re * m), (6, im * m)):
+            values = values.view(len(self.lines), -1, n)
+            torch.sum(values, 1, out=sums[term])
+            _sum_places(values, planes, places[term])
+        return sums, places
+
+
+def _sum_places(values: Tensor, planes: int, out: Tensor) -> Tensor:
+    """Sum values (L, tiles, N) over the blocks of each plane in float64: (L, C, tiles)."""
+    by_plane = values.unflatten(2, (planes, -1)).transpose(1, 2)
+    return torch.sum(by_plane, -1, dtype=torch.float64, out=out)
 
 
 def _response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:

@@ -88,10 +88,10 @@ class Texture:
         varies = z[0] > SOFT**0.5 + 1e-3
         z = z * (varies / z[0])
         depth = (self.combine @ z.index_select(0, self.used)).view(2, -1, n)
-        k = torch.tensor([self.steps(line) for line in self.lines], dtype=torch.float64)
-        turns = (k @ torch.tensor(starts, dtype=torch.float64).T) % q / q  # of a whole turn
-        if turns.any():
-            phase = 2 * math.pi * turns[:, None]
+        if any(s % q for start in starts for s in start):
+            k = torch.tensor([self.steps(line) for line in self.lines], dtype=torch.float64)
+            at = torch.tensor(starts, dtype=torch.float64)
+            phase = 2 * math.pi / q * ((k @ at.T) % q)[:, None]
             cos, sin = phase.cos().to(depth), -phase.sin().to(depth)
             re, im = depth.unflatten(-1, (-1, len(starts)))
             depth = torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
