@@ -15,8 +15,8 @@ from .level import Level, Part, level, severity
 from .result import (
     Excess,
     Line,
-    Measurement,
     MeasuredLine,
+    Measurement,
     Period,
     Replica,
     Trace,
@@ -69,7 +69,7 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
         lines=tuple(lines[0]),
         channel_lines=tuple(line for plane in lines[1:] for line in plane),
         without_signal=state.flat,
-        duplicates=state.images - state.nonfinite - state.distinct,
+        duplicates=state.summed - state.distinct,
         blocks=state.plan.blocks if state.by_block is not None else None,
         pictures=state.pictures,
     )
@@ -118,17 +118,17 @@ def _undefined(state: State) -> str | None:
     """Why nothing can be measured, or None."""
     if state.nonfinite:
         return f"{state.nonfinite} of {state.images} images hold NaN or infinity"
-    signal = state.images - state.flat
+    signal, blocks = state.summed, state.plan.blocks if state.by_block is not None else 1
     if not signal:
         return "every image is constant: there is no signal to measure"
-    if signal * state.plan.blocks < MIN_CLUSTERS:
+    if signal * blocks < MIN_CLUSTERS:
         height, width = state.shape[1:]
         return (
-            f"only {signal} image{'s' * (signal > 1)} with signal; it takes {MIN_CLUSTERS}, "
-            f"or one of more than {height}×{width} that can be cut into blocks"
+            f"only {signal} image{'s' * (signal > 1)} with signal; it takes {MIN_CLUSTERS}, or one "
+            f"that is larger than {height}×{width} and can be cut into blocks"
         )
-    if min(state.distinct, signal) * state.plan.blocks < MIN_CLUSTERS:
-        return f"only {state.distinct} different images among {state.images}"
+    if state.distinct * blocks < MIN_CLUSTERS:
+        return f"only {state.distinct} different images among {signal}"
     return None
 
 
@@ -221,6 +221,8 @@ def _lines(f: Findings, plane: int, name: str) -> list[MeasuredLine]:
     """All lines of one period and plane as result values."""
     e, found = f.estimates, limits(f)
     out = []
+    if plane and not e.line.alive[plane].any():  # a channel without signal
+        return []
     for k, line in enumerate(e.lines):
         out.append(
             MeasuredLine(
@@ -286,7 +288,7 @@ def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
     sums = clusters(state)
     contrast = float(sums.pixels[2, 0]) / sums.clusters
-    pixels = math.prod(state.shape[1:]) * state.images
+    pixels = math.prod(state.shape[1:]) * state.summed
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None
 
 

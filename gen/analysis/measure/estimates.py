@@ -53,9 +53,7 @@ class Placebos:
         on_axis = self.on_axis.any(-1) | (self.axis_worth > 0)
         everywhere, axis = mean(self.response), mean(self.response * self.on_axis)
         ratio = np.where(on_axis, np.maximum(everywhere, axis), everywhere)
-        count = np.where(
-            on_axis, np.minimum(self.axis_worth + AXIS_PRIOR, self.worth), self.worth
-        )
+        count = np.where(on_axis, np.minimum(self.axis_worth + AXIS_PRIOR, self.worth), self.worth)
         return np.where(self.worth > 0, ratio, 1.0), 2 * np.broadcast_to(count, ratio.shape)
 
     def pick(self, columns: list[int]) -> Placebos:
@@ -364,7 +362,9 @@ def _clear(tiling: Tiling, line: LatticeLine, measured: tuple[int, ...]) -> NDAr
         for sign in (1, -1):
             f = line.frequency + sign * d
             away = np.abs(f - np.round(f * p) / p) * tiling.spans  # from the lattice of p
-            away[(np.abs(np.round(f * p) / p - line.frequency) < 1e-9).all(1)] = 2  # the line itself
+            away[(np.abs(np.round(f * p) / p - line.frequency) < 1e-9).all(1)] = (
+                2  # the line itself
+            )
             near &= away.max(1) > 2 - 1e-9
     return near
 

@@ -1,7 +1,7 @@
 """Measure the periodic artifacts of upsampling: `measure` for a set, `Meter` for a stream.
 
-    >>> print(measure(images))                       # uint8 (N, C, H, W)
-    >>> print(measure(images, value_range=(-1, 1)))  # floats state their range
+>>> print(measure(images))                       # uint8 (N, C, H, W)
+>>> print(measure(images, value_range=(-1, 1)))  # floats state their range
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class Meter:
             raise MeasurementError("no images to measure: the set is empty")
         if reference is None:
             return conclude(self.state)
-        mine, theirs = (
-            (m.state.shape, m.state.periods, m.state.floor) for m in (self, reference)
-        )
+        mine, theirs = ((m.state.shape, m.state.periods, m.state.floor) for m in (self, reference))
         if mine != theirs:
             raise MeasurementError(
                 f"the reference holds images of {theirs[0]}, the set {mine[0]} (C, H, W): compare "

@@ -121,7 +121,9 @@ def solve(images: Sequence[Values], geometry: Geometry, k: Steps) -> Solution:
     )
 
 
-def placebo(solution: Solution, geometry: Geometry, d: tuple[float, float]) -> tuple[complex, complex]:
+def placebo(
+    solution: Solution, geometry: Geometry, d: tuple[float, float]
+) -> tuple[complex, complex]:
     """Line and replica of the residuals at a shift d in cycles per pixel (§ 3)."""
     turn = np.array([cmath.exp(-2j * math.pi * (d[0] * y + d[1] * x)) for y, x in geometry.origins])
     line = sum((r * turn).sum() for r in solution.residuals) / solution.U

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import MeasurementError
 from .lattice import minimum_size
 from .spectrum import Pictures, picture_sums
 from .threads import over_cores
@@ -28,7 +27,7 @@ from .trace import Texture, textures
 
 BLOCK = 64  # pixels: work stays linear in the number of pixels
 STEP = 8  # blocks start at multiples
-CHUNK = 2**18  # pixels of one chunk, which stay in the cache
+CHUNK = 2**19  # pixels of one chunk: few enough for the cache, many enough to spread overhead
 GROUP = 256  # images whose second moments are added up together, at most four chunks
 FEW = 3  # images: with more, images are the clusters
 MID_GRAY = 127.5
@@ -96,9 +95,10 @@ class State:
     dtype: torch.dtype = torch.float32
     shape: tuple[int, int, int] | None = None
     device: torch.device = torch.device("cpu")
-    images: int = 0
+    images: int = 0  # seen
     nonfinite: int = 0
     flat: int = 0
+    summed: int = 0  # in the sums; the rest of those with signal is pending
     whole_levels: bool = True
     marks: tuple[Tensor, ...] = ()  # eight bytes of each image
     by_image: Sums | None = None
@@ -118,7 +118,7 @@ class State:
 
     @property
     def distinct(self) -> int:
-        """Number of different finite images."""
+        """Number of different images in the sums."""
         return len(torch.cat(self.marks).unique()) if self.marks else 0
 
 
@@ -169,7 +169,10 @@ def plan(shape, periods, floor, device, dtype) -> Plan:
 
 
 def update(state: State, images: Tensor) -> State:
-    """The state after some more images (N, C, H, W), uint8 or float, finite or not."""
+    """The state after some more images (N, C, H, W), uint8 or float.
+
+    Images that are constant or hold NaN or infinity are counted and left out of the sums.
+    """
     if not len(images):
         return state
     if state.shape is None:
@@ -178,26 +181,38 @@ def update(state: State, images: Tensor) -> State:
         torch.empty(24 * 2**20, dtype=torch.uint8)
         state = dataclasses.replace(state, shape=tuple(images.shape[1:]), device=images.device)
     images = images.to(state.device)
-    whole = state.whole_levels and images.dtype == torch.uint8
-    waiting = sum(map(len, state.pending))
-    group = state.plan.group
+    low, high = torch.aminmax(images.flatten(2), dim=-1)
+    finite = (low.isfinite() & high.isfinite()).all(1)
+    varies = finite & (low != high).any(1)
+    good, usable = int(finite.sum()), int(varies.sum())
+    state = dataclasses.replace(
+        state,
+        images=state.images + len(images),
+        nonfinite=state.nonfinite + len(images) - good,
+        flat=state.flat + good - usable,
+        whole_levels=state.whole_levels and images.dtype == torch.uint8,
+    )
+    if usable < len(images):
+        images = images[varies]
+    return _queue(state, images)
+
+
+def _queue(state: State, images: Tensor) -> State:
+    """Add whole groups of images to the sums; the rest waits."""
+    waiting, group = sum(map(len, state.pending)), state.plan.group
     if waiting + len(images) < group:
-        return dataclasses.replace(
-            state, pending=(*state.pending, images.clone()), whole_levels=whole
-        )
+        return dataclasses.replace(state, pending=(*state.pending, images.clone()))
     if waiting:
         images = torch.cat([*state.pending, images])
     ready = len(images) // group * group
-    state = dataclasses.replace(state, pending=(), whole_levels=whole)
-    state = _add(state, images[:ready].split(group))
-    if len(images) > ready:
-        state = dataclasses.replace(state, pending=(images[ready:].clone(),))
-    return state
+    state = _add(dataclasses.replace(state, pending=()), images[:ready].split(group))
+    rest = images[ready:]
+    return dataclasses.replace(state, pending=(rest.clone(),)) if len(rest) else state
 
 
 def flush(state: State) -> State:
     """The state with all images in its sums."""
-    if not state.pending:
+    if not sum(map(len, state.pending)):
         return state
     return _add(dataclasses.replace(state, pending=()), [torch.cat(state.pending)])
 
@@ -205,22 +220,31 @@ def flush(state: State) -> State:
 def merge(a: State, b: State) -> State:
     """The state of both sets of images; options must be equal."""
     a, b = flush(a), flush(b)
-    if not b.images:
-        return a
-    if not a.images:
-        return b
-    total = a.images + b.images
-    few = total <= FEW and a.by_block is not None and b.by_block is not None
-    return dataclasses.replace(
+    if a.shape is None or b.shape is None:
+        return b if a.shape is None else a
+    return _joined_states(
         a,
-        images=total,
+        b,
+        images=a.images + b.images,
         nonfinite=a.nonfinite + b.nonfinite,
         flat=a.flat + b.flat,
         whole_levels=a.whole_levels and b.whole_levels,
+    )
+
+
+def _joined_states(a: State, b: State, **counts) -> State:
+    """State a with the sums of b as well."""
+    blocks = None
+    if a.summed + b.summed <= FEW:
+        blocks = _both(a.by_block, b.by_block)
+    return dataclasses.replace(
+        a,
+        summed=a.summed + b.summed,
         marks=a.marks + b.marks,
-        by_image=added(a.by_image, b.by_image),
-        by_block=added(a.by_block, b.by_block) if few else None,
-        pictures=added(a.pictures, b.pictures) if a.keep_pictures and b.keep_pictures else None,
+        by_image=_both(a.by_image, b.by_image),
+        by_block=blocks,
+        pictures=_both(a.pictures, b.pictures),
+        **counts,
     )
 
 
@@ -238,53 +262,35 @@ def added(a: Any, b: Any) -> Any:
 
 def _add(state: State, groups: list[Tensor]) -> State:
     """Add groups of images, in order, each on one core."""
-    few = state.images + sum(map(len, groups)) <= FEW and state.plan.blocks > 1
+    few = state.summed + sum(map(len, groups)) <= FEW and state.plan.blocks > 1
     for part in over_cores(lambda group: _group(state, group, few), groups):
-        first = not state.images
-        both = few and (first or state.by_block is not None)
-        state = dataclasses.replace(
-            state,
-            images=state.images + part.images,
-            nonfinite=state.nonfinite + part.nonfinite,
-            flat=state.flat + part.flat,
-            marks=(*state.marks, *part.marks),
-            by_image=_both(state.by_image, part.by_image),
-            by_block=_both(state.by_block, part.by_block) if both else None,
-            pictures=_both(state.pictures, part.pictures) if state.keep_pictures else None,
-        )
+        state = _joined_states(state, part)
     return state
 
 
 def _both(a: Any, b: Any) -> Any:
-    return b if a is None else added(a, b)
+    return added(a, b) if a is not None and b is not None else b if a is None else a
 
 
 def _group(state: State, images: Tensor, few: bool) -> State:
     """The state of one group of images alone."""
-    layout, records, counts, pictures = state.plan, [], [], None
+    layout, records, pictures = state.plan, [], None
     for chunk in images.split(layout.chunk):
-        low, high = torch.aminmax(chunk.flatten(2), dim=-1)
-        finite = (low.isfinite() & high.isfinite()).all(1)
-        counts.append((~finite).sum() + 1j * (finite & (low == high).all(1)).sum())
-        if not finite.all():
-            chunk = torch.where(finite[:, None, None, None], chunk, torch.zeros_like(chunk))
         planes = gray_planes(chunk, state)
         record = _chunk(layout, planes, len(chunk), few)
-        records.append((marks(chunk)[finite], record))
+        records.append(record)
         if state.keep_pictures:
             first = [record.by_image[1 + 3 * i][:, :, 0] for i in range(len(layout.tilings))]
             new = picture_sums(planes, state.measurable, tuple(first))
-            pictures = new if pictures is None else pictures.added(new)
-    counted = sum(counts)
-    raw = [record for _, record in records]
-    return dataclasses.replace(
-        state,
-        images=len(images),
-        nonfinite=int(counted.real),
-        flat=int(counted.imag),
-        marks=tuple(mark for mark, *_ in records),
-        by_image=_reduced(raw, layout, len(images)),
-        by_block=_reduced(raw, layout, len(images), blocks=True) if few else None,
+            pictures = _both(pictures, new)
+    return State(
+        state.periods,
+        shape=state.shape,
+        device=state.device,
+        summed=len(images),
+        marks=(marks(images),),
+        by_image=_reduced(records, layout, len(images)),
+        by_block=_reduced(records, layout, len(images), blocks=True) if few else None,
         pictures=pictures,
     )
 

@@ -68,7 +68,13 @@ class Tiling:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        self.size, self.side, self.hop, self.grid, self.periods = size, side, hop, side // 2, periods
+        self.size, self.side, self.hop, self.grid, self.periods = (
+            size,
+            side,
+            hop,
+            side // 2,
+            periods,
+        )
         self.origins = [_origins(n, side, hop, border) for n in size]
         self.rows, self.columns = (
             waves(o, side, n, self.grid).to(device, dtype)

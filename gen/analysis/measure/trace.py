@@ -101,7 +101,6 @@ class Texture:
 def textures(size: tuple[int, int], periods: tuple[int, ...], **where) -> list[Texture]:
     """Textures that read all periods: a period shares that of a multiple."""
 
-
     groups: dict[int, list[int]] = {}
     for period in sorted(periods, reverse=True):
         longest = next((p for p in groups if p % period == 0), period)
