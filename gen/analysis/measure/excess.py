@@ -22,7 +22,7 @@ Values = NDArray[np.float64]
 class Excess:
     """ln of the power at a line over that at shifts along the axes (C, L), in nepers of power.
 
-    `variance` with `df` is that over images; `spread` (C, L) with `spread_df` (L,) that over shifts.
+    `variance` with `df` is that over images, `spread` with `spread_df` (L,) that over shifts.
     """
 
     value: Values
@@ -69,7 +69,7 @@ def solve_excess(tiling: Tiling, sums: TilingSums, found: Fit, alive) -> Excess:
     at = tiling.at.cpu().numpy()
     first, cross = (v.cpu().numpy() for v in (sums.excess.first, sums.excess.second))
     raw = sums.weighted.second.cpu().numpy()[:, at]
-    own, around = np.maximum(np.moveaxis(first, -1, 0), TINY)
+    own, around = np.maximum(np.moveaxis(first, -1, 0), 1e-60)
     total = raw[..., 3, 3] + raw[..., 4, 4]
     coherent = np.maximum(total - _residual_power(raw, found, at), 0)
     # Images are sums over their blocks, whose powers make up `own`: their coherent part is less.

@@ -4,7 +4,7 @@ The *pattern* is what all images share at the lines of a period: a part of const
 part proportional to brightness. Its local amplitude at pixel brightness x is a + g(x - x̄), so its
 power over all pixels of all images is |a|² + |g|²S², S² = mean (x - x̄)², and the level is
 
-    Σ_lines c (|a|² + |g|²S²) / σ²,    σ² the mean over images of the variance of an image,        (6)
+    Σ_lines c (|a|² + |g|²S²) / σ²,    σ² the mean over images of the variance of an image,     (6)
 
 a and g are the *even* estimates, in which all tiles count alike. The weights of eq. (3) find a
 pattern where it is easiest to see, so a weighted amplitude says how strong it is there.

@@ -75,7 +75,7 @@ def weights(v: Values, side: int, floor: float = 0.3, alive: float = 1e-3) -> Va
 
 @dataclass(frozen=True)
 class Solution:
-    """Eq. (4) and its variances: line a and replica g, V of each, Kish's numbers, and what they use."""
+    """Line a and replica g of eq. (4), their variances V and Kish's numbers, and what they use."""
 
     a: complex
     g: complex
@@ -125,7 +125,7 @@ def placebo(
     solution: Solution, geometry: Geometry, d: tuple[float, float]
 ) -> tuple[complex, complex]:
     """Line and replica of the residuals at a shift d in cycles per pixel (§ 3)."""
-    turn = np.array([cmath.exp(-2j * math.pi * (d[0] * y + d[1] * x)) for y, x in geometry.origins])
+    turn = np.exp(-2j * np.pi * (np.array(geometry.origins) @ d))
     line = sum((r * turn).sum() for r in solution.residuals) / solution.U
     pairs = zip(solution.residuals, solution.centered, strict=True)
     return line, sum((r * q * turn).sum() for r, q in pairs) / solution.D

@@ -28,6 +28,7 @@ from .trace import Texture, textures
 BLOCK = 64  # pixels: work stays linear in the number of pixels
 STEP = 8  # blocks start at multiples
 CHUNK = 2**19  # pixels of one chunk: few enough for the cache, many enough to spread overhead
+ALIGNED = 64  # matrix products round alike in every column where these come in such numbers
 GROUP = 256  # images whose second moments are added up together, at most four chunks
 FEW = 3  # images: with more, images are the clusters
 MID_GRAY = 127.5
@@ -94,7 +95,7 @@ class State:
     keep_pictures: bool = False
     dtype: torch.dtype = torch.float32
     shape: tuple[int, int, int] | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device | None = None
     images: int = 0  # seen
     nonfinite: int = 0
     flat: int = 0
@@ -142,9 +143,15 @@ class Plan:
         self.blocks = len(self.starts[0]) * len(self.starts[1])
         row = self.planes * len(self.starts[1]) * self.block[0] * self.block[1]
         self.band = max(1, min(len(self.starts[0]), CHUNK // row))  # rows of blocks in one piece
-        self.chunk = max(1, CHUNK // (row * len(self.starts[0])))  # images
+        self.chunk = self._chunk(row * len(self.starts[0]))  # images
         self.group = self.chunk * (1 if self.chunk == 1 else max(1, min(4, GROUP // self.chunk)))
         self.beside = [self._beside(t).to(device, dtype) for t in self.tilings]
+
+    def _chunk(self, pixels: int) -> int:
+        """Images of one chunk, such that blocks come in multiples of ALIGNED, or one."""
+        chunk, step = CHUNK // pixels, ALIGNED // math.gcd(ALIGNED, self.planes * self.blocks)
+        chunk = max(chunk // step, 1) * step
+        return chunk if chunk * pixels <= 4 * CHUNK else 1
 
     @staticmethod
     def _beside(tiling: Tiling) -> Tensor:
@@ -263,16 +270,15 @@ def added(a: Any, b: Any) -> Any:
 def _add(state: State, groups: list[Tensor]) -> State:
     """Add groups of images, in order, each on one core."""
     few = state.summed + sum(map(len, groups)) <= FEW and state.plan.blocks > 1
-    for part in over_cores(lambda group: _group(state, group, few), groups):
-        state = _joined_states(state, part)
-    return state
+    parts = over_cores(functools.partial(_group, state, few), groups)
+    return functools.reduce(_joined_states, parts, state)
 
 
 def _both(a: Any, b: Any) -> Any:
     return added(a, b) if a is not None and b is not None else b if a is None else a
 
 
-def _group(state: State, images: Tensor, few: bool) -> State:
+def _group(state: State, few: bool, images: Tensor) -> State:
     """The state of one group of images alone."""
     layout, records, pictures = state.plan, [], None
     for chunk in images.split(layout.chunk):
@@ -378,6 +384,7 @@ def _piece(layout, x: Tensor, starts, planes_images, images: int, few: bool) -> 
     clusters, totals = [torch.stack([x.sum((0, 2)), (x * x).sum((0, 2))])], []
     for tiling, beside in zip(layout.tilings, layout.beside, strict=True):
         sums = tiling.sums(x, planes_images[0], tiling.turns(starts))
+        sums.even_places[0] = images * len(starts)  # without the empty images behind
         own = sums.weighted[3:5].index_select(1, tiling.at).square().sum(0)
         excess = torch.stack([own, (sums.pairs * beside).sum(1)])
         clusters += [sums.weighted, sums.even, excess]

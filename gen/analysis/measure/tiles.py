@@ -106,8 +106,8 @@ class Tiling:
     def index(self, i: int, j: int) -> int:
         """Index of a grid frequency or of its conjugate."""
         half = self.grid // 2
-        for i, j in ((i, j), (-i, -j)):
-            wrapped = tuple((k + half - 1) % self.grid - half + 1 for k in (i, j))
+        for sign in (1, -1):
+            wrapped = tuple((sign * k + half - 1) % self.grid - half + 1 for k in (i, j))
             if wrapped in self.place:
                 return self.place[wrapped]
         raise KeyError((i, j))
@@ -159,7 +159,7 @@ class Tiling:
         """2πd·o of shifts (D, 2) over the tiles (D, tx·ty)."""
         y, x = map(np.array, self.origins)
         dy, dx = (2 * np.pi * shifts / self.spans).T[..., None, None]
-        return (dy * y + dx * x[:, None]).reshape(len(shifts), -1)
+        return (dy * y + dx * x[:, None]).reshape(len(shifts), len(y) * len(x))
 
     def _turn(self) -> Tensor:
         """cos 2πd·o and -sin 2πd·o of the axial shifts over the tiles (2A, tx·ty)."""
@@ -290,7 +290,7 @@ def _origins(n: int, side: int, hop: int, border: bool) -> list[int]:
 
 
 def waves(origins: list[int], side: int, n: int, grid: int) -> Tensor:
-    """Rows cos 0 … half and -sin 1 … half - 1 of 2πk·n/grid, each under every window (grid·t, n)."""
+    """Rows cos 0 … half, -sin 1 … half - 1 of 2πk·n/grid, each under every window (grid·t, n)."""
     windows = torch.zeros(len(origins), n, dtype=torch.float64)
     for row, at in zip(windows, origins, strict=True):
         row[at : at + side] = torch.hann_window(side, dtype=torch.float64) * 2 / side

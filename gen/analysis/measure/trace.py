@@ -52,7 +52,7 @@ class Texture:
         return line.a * self.grid // line.period, line.b * self.grid // line.period
 
     def terms(self, i: int, j: int) -> list[tuple[int, int, int, int]]:
-        """Products that make the real (0) and imaginary (1) part at (i, j): part, row, column, sign.
+        """Products that make the real (0) and imaginary (1) part: part, row, column, sign.
 
         Rows and columns are those of `waves`: cosines first, then minus sines.
         """
@@ -110,7 +110,7 @@ def textures(size: tuple[int, int], periods: tuple[int, ...], **where) -> list[T
 
 
 def variation(x: Tensor) -> Tensor:
-    """√(|mixed difference| + ¼) of blocks (H, N, W); the window is 0 on the first row and column."""
+    """√(|mixed difference| + ¼) of blocks (H, N, W); the window drops the first row and column."""
     flat, row = x.reshape(-1), x.shape[1] * x.shape[2]
     out = torch.empty_like(flat)
     along = flat[1:] - flat[:-1]
