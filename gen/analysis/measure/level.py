@@ -4,7 +4,7 @@ The *pattern* is what all images share at the lines of a period: a part of const
 part proportional to brightness. Its local amplitude at pixel brightness x is a + g(x - x̄), so its
 power over all pixels of all images is |a|² + |g|²S², S² = mean (x - x̄)², and the level is
 
-    Σ_lines c (|a|² + |g|²S²) / σ²,    σ² the mean over images of the variance of an image,     (6)
+    Σ_lines c (|a|² + |g|²S²) / σ²,    σ² the mean spatial variance,                         (6)
 
 a and g are the *even* estimates, in which all tiles count alike. The weights of eq. (3) find a
 pattern where it is easiest to see, so a weighted amplitude says how strong it is there.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .statistics import bounds
 
 Values = NDArray[np.float64]
-TAIL = 0.025  # probability beyond each end of an interval
+CHANCE = 0.05
 # Levels in dBc from which a pattern is called so.
 SEVERITIES = (
     (-20.0, "visible"),
@@ -79,7 +79,7 @@ def level(line: Part, replica: Part) -> Level:
 
         low = Σq̂ - √Σ max(q̂ - l, q₀)²,    high = Σq̂ + √Σ(u - q̂)²,                                (8)
 
-    where q₀ is what chance adds to a line without power in 1 of 40 sets: near zero l stops at 0 and
+    where q₀ is what chance adds to a line without power in 1 of 20 sets: near zero l stops at 0 and
     would understate how far a reading lies above its power.
     Graybill and Wang, JASA 75, 1980; Zou and Donner, Statistics in Medicine 27, 2008.
     """
@@ -93,7 +93,7 @@ def level(line: Part, replica: Part) -> Level:
         low, high = (scale * v for v in bounds(part.power, part.noise, part.c, part.df))
         sums[name] = np.maximum(reading, 0).sum(-1)
         center = center + reading.sum(-1)
-        chance = scale * part.noise * (chdtri(part.c, TAIL) / part.c - 1)
+        chance = scale * part.noise * (chdtri(part.c, CHANCE) / part.c - 1)
         below = below + (np.maximum(reading - low, chance) ** 2).sum(-1)
         above = above + (np.maximum(high - reading, 0) ** 2).sum(-1)
     total = sums["line"] + sums["replica"]
