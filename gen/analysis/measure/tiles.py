@@ -23,9 +23,8 @@ from .lattice import LatticeLine, lattice_lines
 
 FLOOR = 0.3  # gray levels of white noise added to every tile: rounding to 8 bits makes 0.29
 ALIVE = 1e-3  # gray levels: a tile with less around a line is clipped or empty
-SHARED = (2, 4, 8)  # periods that one tiling reads on blocks of SHARED_FROM pixels and more
-SHARED_FROM = 48
-SHARED_SIDE, SHARED_HOP = 16, 7
+LARGE = 48  # pixels: larger blocks have so many tiles that some can be left out
+SHARED = (4, 8)  # periods that one tiling reads on large blocks
 TERMS = 7  # u, um, um², Re uz, Im uz, Re uzm, Im uzm
 
 
@@ -80,13 +79,14 @@ class Tiling:
             waves(o, side, n, self.grid).to(device, dtype)
             for o, n in zip(self.origins, size, strict=True)
         )
-        self.frequencies, self.inner = _half_plane(self.grid)
+        lines = [line for p in periods for line in lattice_lines(p)]
+        self.frequencies, self.rim = _half_plane(self.grid, {self.steps(line) for line in lines})
         self.place = {k: n for n, k in enumerate(self.frequencies)}
         self.count = len(self.frequencies) - 1  # zero is last
-        lines = [line for p in periods for line in lattice_lines(p)]
         self.lines = tuple(sorted(lines, key=lambda line: self.index(*self.steps(line))))
         at = [self.index(*self.steps(line)) for line in self.lines]
         self.at = torch.tensor(at, device=device)
+        self.chosen = slice(at[0], at[-1] + 1) if at == list(range(at[0], at[-1] + 1)) else None
         self._rim_tables(device, dtype)
         self.around = self._around().to(device, dtype)
         white = 2.25 / side**2  # |z|² of white noise of variance 1
@@ -112,9 +112,13 @@ class Tiling:
                 return self.place[wrapped]
         raise KeyError((i, j))
 
+    def pick(self, values: Tensor) -> Tensor:
+        """The lines among values (K, …)."""
+        return values.index_select(0, self.at) if self.chosen is None else values[self.chosen]
+
     def _rim_tables(self, device: str | torch.device, dtype: torch.dtype) -> None:
         """Which products of `spectrum` are the frequencies with a real row or column wave."""
-        half, rim = self.grid // 2, self.frequencies[self.inner :]
+        half, rim = self.grid // 2, self.frequencies[: self.rim]
         sines = [
             i * self.grid + half + j if 0 < j < half else
             (half + i) * self.grid + j if 0 < i < half else None
@@ -185,14 +189,16 @@ class Tiling:
         cos, sin = slice(1, half), slice(half + 1, q)
         cc, ss, sc, cs = z[cos, cos], z[sin, sin], z[sin, cos], z[cos, sin]
         out = z.new_empty(2, len(self.frequencies), z.shape[2])
-        re, im = (part[: self.inner].view(2, half - 1, half - 1, -1) for part in out)
+        re, im = (part[self.rim : -1].view(2, half - 1, half - 1, -1) for part in out)
         torch.sub(cc, ss, out=re[0])
         torch.add(sc, cs, out=im[0])
         torch.add(cc, ss, out=re[1])
         torch.sub(cs, sc, out=im[1])
         flat = z.view(q * q, -1)
-        torch.index_select(flat, 0, self.rim_cosine, out=out[0, self.inner :])
-        torch.index_select(flat, 0, self.rim_sine, out=out[1, self.inner :]).mul_(self.rim_complex)
+        cosine, sine = self.rim_cosine, self.rim_sine
+        out[0, -1], out[1, -1] = flat[0], 0  # zero
+        torch.index_select(flat, 0, cosine, out=out[0, : self.rim])
+        torch.index_select(flat, 0, sine, out=out[1, : self.rim]).mul_(self.rim_complex)
         if turns is not None:
             re, im = out.view(2, len(self.frequencies), -1, turns.shape[-1])
             cos, sin = turns[:, :, None]
@@ -214,7 +220,7 @@ class Tiling:
         def put(term: int, values: Tensor) -> Tensor:
             values = values.view(k, -1, n)
             torch.sum(values, 1, out=weighted[term])
-            chosen = values if k == lines else values.index_select(0, self.at)
+            chosen = self.pick(values)
             _sum_places(chosen, planes, places[term])
             return chosen
 
@@ -234,8 +240,7 @@ class Tiling:
         """The same sums of the lines where every tile weighs 1: by block, and by place."""
         sums = m.new_empty(TERMS, len(self.lines), n)
         places = m.new_empty(TERMS, len(self.lines), planes, len(m) // n, dtype=torch.float64)
-        shared = len(re) == len(self.lines)
-        re, im = (v if shared else v.index_select(0, self.at) for v in (re, im))
+        re, im = self.pick(re), self.pick(im)
         for term, values in ((0, torch.ones_like(m)), (1, m), (2, m * m)):
             values = values.view(1, -1, n)
             sums[term] = values.sum(1)
@@ -273,13 +278,16 @@ def tilings(
 ) -> list[Tiling]:
     """Tilings that read all periods of blocks of this size.
 
-    Periods 2, 4 and 8 share one tiling on blocks of 48 pixels and more; each other period, and
-    those three on smaller blocks, has tiles of four periods.
+    Tiles have four periods and a hop of two periods less one. On large blocks periods 4 and 8 share
+    tiles of 16 pixels, and those of period 2 have a hop of 5.
     """
-    shared = tuple(p for p in periods if p in SHARED) if min(size) >= SHARED_FROM else ()
-    kinds = [(SHARED_SIDE, SHARED_HOP, shared, False)] if shared else []
-    own = [p for p in periods if p not in shared]
-    kinds += [(4 * p, 2 * p - 1, (p,), True) for p in own]
+    large = min(size) >= LARGE
+    shared = tuple(p for p in periods if p in SHARED) if large else ()
+    kinds = [(16, 7, shared, False)] if shared else []
+    for p in periods:
+        if p not in shared:
+            sparse = large and p == 2
+            kinds.append((4 * p, 5 if sparse else 2 * p - 1, (p,), not sparse))
     return [Tiling(size, *kind, floor, device, dtype) for kind in kinds]
 
 
@@ -300,10 +308,15 @@ def waves(origins: list[int], side: int, n: int, grid: int) -> Tensor:
     return (waves[:, None] * windows).flatten(0, 1)
 
 
-def _half_plane(grid: int) -> tuple[list[tuple[int, int]], int]:
-    """Grid frequencies, one of each conjugate pair: inner ones first, zero last; count of inner."""
+def _half_plane(grid: int, lines: set[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
+    """Grid frequencies, one of each conjugate pair, zero last, and how many are on the rim.
+
+    The rim, where a row or column wave is real, comes first, and its lines last: as a rule the
+    lines are a contiguous run.
+    """
     half = grid // 2
     inner = [(s * i, j) for s in (1, -1) for i in range(1, half) for j in range(1, half)]
     rim = [(i, j) for i in (0, half) for j in range(half, 0, -1)]
     rim += [(i, j) for j in (0, half) for i in range(half, 0, -1)]
-    return [*inner, *dict.fromkeys(rim), (0, 0)], len(inner)
+    rim = sorted(dict.fromkeys(rim), key=lambda k: k in lines)
+    return [*rim, *inner, (0, 0)], len(rim)
