@@ -1,0 +1,302 @@
+"""From estimates to a `Measurement`: one family of tests, levels, limits, verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .difference import compare
+from .estimates import Amplitude, Estimates, clusters, solve, solve_traces
+from .lattice import CLASSES, minimum_size
+from .level import Level, Part, level, severity
+from .result import (
+    Excess,
+    Line,
+    MeasuredLine,
+    Measurement,
+    Period,
+    Replica,
+    Trace,
+)
+from .statistics import (
+    DB_PER_NEPER,
+    SIGNIFICANT,
+    Z_95,
+    Z_POWER,
+    bounds,
+    decibels,
+    weighted_holm,
+)
+from .sums import State, flush
+
+Values = NDArray[np.float64]
+MIN_CLUSTERS = 3
+STATISTICS = ("replica", "line", "excess", "trace")
+
+
+@dataclass
+class Findings:
+    """Estimates of one period, planes first, and the p-values of its tests (C, L)."""
+
+    period: int
+    estimates: Estimates
+    trace: Amplitude
+    weight: Values  # (C, 1) share of a line's test in the family, by plane
+    raw: dict[str, Values]
+    adjusted: dict[str, Values]
+
+
+def conclude(state: State, reference: State | None = None) -> Measurement:
+    """The measurement of a state, with its reference's and their difference where given."""
+    state = flush(state)
+    why = _undefined(state)
+    found = [] if why else findings(state)
+    periods = {p: Period(undefined=why or _too_small(p, state)) for p in state.periods}
+    periods |= {f.period: _period(f) for f in found}
+    names = ["0"] if state.shape[0] == 1 else ["luma", *map(str, range(state.shape[0]))]
+    lines = [
+        [line for f in found for line in _lines(f, plane, name)] for plane, name in enumerate(names)
+    ]
+    measurement = Measurement(
+        images=state.images,
+        size=state.shape[1:],
+        channels=state.shape[0],
+        noise_floor=_rounding_floor(state) if state.whole_levels and not why else None,
+        periods=periods,
+        lines=tuple(lines[0]),
+        channel_lines=tuple(line for plane in lines[1:] for line in plane),
+        without_signal=state.flat,
+        duplicates=state.summed - state.distinct,
+        blocks=state.plan.blocks if state.by_block is not None else None,
+        pictures=state.pictures,
+    )
+    if reference is None:
+        return measurement
+    reference = flush(reference)
+    other, difference = conclude(reference), None
+    if not why and not _undefined(reference):
+        difference = compare(found, findings(reference), periods, other.periods)
+        difference = replace(difference, **_radial(state, reference))
+    return replace(measurement, reference=other, difference=difference)
+
+
+def findings(state: State) -> list[Findings]:
+    """Estimates of all periods, with p-values corrected as one family (§ 4).
+
+    Weighted Holm: a quarter of the level for each statistic, equal parts for periods and for the
+    lines within; luma takes half of a line's part, the channels share the other half.
+    """
+    traces = solve_traces(state)
+    found = []
+    for e in solve(state):
+        for period in dict.fromkeys(line.period for line in e.lines):
+            own = e.of(period)
+            texture, depth = next(t for t in traces if any(x.period == period for x in t[0]))
+            trace = depth.pick([texture.index(line) for line in own.lines])
+            planes = len(e.contrast)
+            share = np.full((planes, 1), 1.0 if planes == 1 else 0.5 / max(planes - 1, 1))
+            share[0] = 1.0 if planes == 1 else 0.5
+            share /= len(STATISTICS) * len(state.measurable) * len(own.lines)
+            tests = (own.replica, own.line, own.excess, trace)
+            raw = {name: test.p_value for name, test in zip(STATISTICS, tests, strict=True)}
+            found.append(Findings(period, own, trace, share, raw, {}))
+    every = [(f, name) for f in found for name in STATISTICS]
+    joined = [f.raw[name].ravel() for f, name in every]
+    weights = [np.broadcast_to(f.weight, f.raw[name].shape).ravel() for f, name in every]
+    if every:
+        corrected = weighted_holm(np.concatenate(joined), np.concatenate(weights))
+        parts = np.split(corrected, np.cumsum([len(p) for p in joined])[:-1])
+        for (f, name), part in zip(every, parts, strict=True):
+            f.adjusted[name] = part.reshape(f.raw[name].shape)
+    return sorted(found, key=lambda f: state.periods.index(f.period))
+
+
+def _undefined(state: State) -> str | None:
+    """Why nothing can be measured, or None."""
+    if state.nonfinite:
+        return f"{state.nonfinite} of {state.images} images hold NaN or infinity"
+    signal, blocks = state.summed, state.plan.blocks if state.by_block is not None else 1
+    if not signal:
+        return "every image is constant: there is no signal to measure"
+    if signal * blocks < MIN_CLUSTERS:
+        height, width = state.shape[1:]
+        return (
+            f"only {signal} image{'s' * (signal > 1)} with signal; it takes {MIN_CLUSTERS}, or one "
+            f"that is larger than {height}×{width} and can be cut into blocks"
+        )
+    if state.distinct * blocks < MIN_CLUSTERS:
+        return f"only {state.distinct} different images among {signal}"
+    return None
+
+
+def _too_small(period: int, state: State) -> str:
+    side = minimum_size(period)
+    height, width = state.shape[1:]
+    return f"period {period} needs images of at least {side}×{side}, these are {height}×{width}"
+
+
+def _dead(f: Findings) -> str | None:
+    e = f.estimates
+    if not e.line.alive.any():
+        return "no part of any image varies enough around the lines: flat, clipped, or empty"
+    if (e.line.n[e.line.alive] < MIN_CLUSTERS / 2).all():
+        return "one image outweighs all others"
+    return None
+
+
+def limits(f: Findings) -> dict[str, Values]:
+    """|θ|² (C, L) found with 90 % power at each line's share of the level."""
+    out = {}
+    for name, a in (("replica", f.estimates.replica), ("line", f.estimates.line)):
+        edge = a.critical(SIGNIFICANT * f.weight)
+        limit = (np.sqrt(edge) + Z_POWER * np.sqrt(a.noise / a.c)) ** 2
+        out[name] = np.where(a.alive, limit, np.inf)
+    return out
+
+
+def _class_limits(f: Findings) -> dict[str, float | None]:
+    """Limit in dBc of every class of lines of the first plane; None where it is 0 dBc or more."""
+    e, out = f.estimates, {}
+    found = limits(f)
+    power = np.maximum(found["replica"][0] * e.spread[0], found["line"][0]) / e.contrast[0]
+    power = power * e.line.c
+    for kind in CLASSES:
+        own = [k for k, line in enumerate(e.lines) if line.kind == kind]
+        if own:
+            worst = float(power[own].max())
+            out[kind] = decibels(worst) if worst < 1 else None
+    return out
+
+
+def _period(f: Findings) -> Period:
+    """Level, limits and verdict of one period."""
+    if why := _dead(f):
+        return Period(undefined=why)
+    e = f.estimates
+    best = {name: float(p.min()) for name, p in f.adjusted.items()}
+    p_value = min(best["replica"], best["line"])
+    detected = p_value < SIGNIFICANT
+    # Power is averaged over channels; luma is a signed sum of them.
+    planes = [0] if len(e.contrast) == 1 else list(range(1, len(e.contrast)))
+    found = _level(e, [k for k in planes if e.contrast[k] > 0] or [0])
+    by_class = _class_limits(f)
+    known = [v for v in by_class.values() if v is not None]
+    if not detected and not known:
+        return Period(undefined="the images themselves vary so much at its lines that it hides")
+    dbc = decibels(found.total)
+    low = found.low if detected else 0.0
+    return Period(
+        level_dbc=dbc,
+        level_low_dbc=decibels(low),
+        level_upper_dbc=decibels(found.high),
+        p_value=p_value,
+        detected=detected,
+        detection_limit_dbc=max(known) if len(known) == len(by_class) else None,
+        best_limit_dbc=min(known, default=None),
+        limits_dbc=by_class,
+        severity=severity(dbc) if detected and dbc is not None else None,
+        replica_dbc=decibels(found.replica),
+        line_dbc=decibels(found.line),
+        excess_db=float(e.excess.value[0].max()) * DB_PER_NEPER,
+        excess_p_value=best["excess"],
+        trace_depth=float(np.abs(f.trace.value[0]).max()),
+        trace_p_value=best["trace"],
+        found=tuple(name for name, p in best.items() if p < SIGNIFICANT),
+    )
+
+
+def _level(e: Estimates, planes: list[int]) -> Level:
+    contrast, spread = e.contrast[planes, None], e.spread[planes, None]
+    parts = [
+        Part(a.power[planes], a.noise[planes], a.noise_df[planes], a.c, share)
+        for a, share in ((e.even_line, 1 / contrast), (e.even_replica, spread / contrast))
+    ]
+    return level(*parts)
+
+
+def _lines(f: Findings, plane: int, name: str) -> list[MeasuredLine]:
+    """All lines of one period and plane as result values."""
+    e, found = f.estimates, limits(f)
+    out = []
+    if plane and not e.line.alive[plane].any():  # a channel without signal
+        return []
+    for k, line in enumerate(e.lines):
+        out.append(
+            MeasuredLine(
+                channel=name,
+                frequency=line.frequency,
+                period=line.period,
+                kind=line.kind,
+                alive=bool(e.line.alive[plane, k]),
+                replica=_replica(e.replica, found["replica"], f.raw["replica"], (plane, k)),
+                line=_line(e, found["line"], f.raw["line"], (plane, k)),
+                excess=_excess(f, (plane, k)),
+                trace=Trace(float(abs(f.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
+            )
+        )
+    return out
+
+
+def _interval(a: Amplitude, at: tuple[int, int]) -> tuple[float, float]:
+    low, high = bounds(a.power[at], a.noise[at], a.c[at[1]], a.noise_df[at])
+    return float(low), float(high)
+
+
+def _replica(a: Amplitude, limit: Values, p: Values, at: tuple[int, int]) -> Replica:
+    low, high = _interval(a, at)
+    rr, ri, _, ii = a.covariance[at].ravel().tolist()
+    return Replica(
+        gain=complex(a.value[at]),
+        db=decibels(float(a.power[at])),
+        low_db=decibels(low),
+        high_db=decibels(high),
+        p_value=float(p[at]),
+        limit_db=decibels(float(limit[at])) if math.isfinite(limit[at]) else None,
+        covariance=((rr, ri), (ri, ii)),
+    )
+
+
+def _line(e: Estimates, limit: Values, p: Values, at: tuple[int, int]) -> Line:
+    a, c = e.line, float(e.line.c[at[1]])
+    low, high = _interval(a, at)
+    contrast = max(float(e.contrast[at[0]]), 1e-12)
+    rr, ri, _, ii = a.covariance[at].ravel().tolist()
+    return Line(
+        amplitude=complex(a.value[at]),
+        gray_levels=math.sqrt(c * float(a.power[at])),
+        low_gray_levels=math.sqrt(c * low),
+        high_gray_levels=math.sqrt(c * high),
+        dbc=decibels(c * float(a.power[at]) / contrast),
+        p_value=float(p[at]),
+        limit_gray_levels=math.sqrt(c * limit[at]) if math.isfinite(limit[at]) else None,
+        covariance=((rr, ri), (ri, ii)),
+    )
+
+
+def _excess(f: Findings, at: tuple[int, int]) -> Excess:
+    e = f.estimates.excess
+    value = float(e.value[at])
+    half = Z_95 * math.sqrt(max(float(e.variance[at]), float(e.spread[at])))
+    db = [min(max(v * DB_PER_NEPER, -300.0), 300.0) for v in (value, value - half, value + half)]
+    return Excess(*db, p_value=float(f.raw["excess"][at]))
+
+
+def _rounding_floor(state: State) -> float | None:
+    """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
+    sums = clusters(state)
+    contrast = float(sums.pixels[2, 0]) / sums.clusters
+    pixels = math.prod(state.shape[1:]) * state.summed
+    return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None
+
+
+def _radial(state: State, reference: State) -> dict[str, float]:
+    """RMS distance of the radial profiles, where both states kept pictures."""
+    from .spectrum import radial_distance
+
+    if state.pictures is None or reference.pictures is None:
+        return {}
+    values = radial_distance(state.pictures.profile(), reference.pictures.profile())
+    return dict(zip(("radial_db", "radial_low_db", "radial_high_db"), values, strict=True))

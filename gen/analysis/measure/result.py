@@ -1,0 +1,361 @@
+"""What a measurement found: frozen values that print as a table and go to JSON and back.
+
+Levels are in dBc: decibels relative to the mean spatial variance of an image, the "carrier". A
+value that has no finite number (a level of no power, a lower bound that reaches zero) is `None`,
+`null` in JSON. p-values of lines are raw; those of periods are corrected over the whole report.
+`schema.json` in this folder is the JSON Schema of schema 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import reprlib
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from .errors import MeasurementError
+from .statistics import SIGNIFICANT
+
+SCHEMA = 2
+OLD_SCHEMA = "of schema 1 (version 0.1): its levels and limits are those of the first method"
+Covariance = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Replica:
+    """Gain of the copy of the image's own baseband at the line's frequency, eq. (4).
+
+    `db` is 20·log10|gain|; `low_db` and `high_db` bound it at 95 %, `limit_db` is the gain that is
+    found with 90 % power (None where no tile carries signal). `covariance` is that of (Re, Im).
+    """
+
+    gain: complex
+    db: float | None
+    low_db: float | None
+    high_db: float | None
+    p_value: float
+    limit_db: float | None
+    covariance: Covariance
+
+
+@dataclass(frozen=True)
+class Line:
+    """Fixed pattern at mean brightness: the weighted mean of the tiles' coefficients, eq. (4).
+
+    `amplitude` is the complex coefficient in gray levels, `gray_levels` the RMS amplitude of the
+    real pattern with its 95 % interval, `dbc` its level; `limit_gray_levels` is found with 90 %
+    power.
+    """
+
+    amplitude: complex
+    gray_levels: float
+    low_gray_levels: float
+    high_gray_levels: float
+    dbc: float | None
+    p_value: float
+    limit_gray_levels: float | None
+    covariance: Covariance = ((0.0, 0.0), (0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Incoherent power at the line over its surroundings in dB, with a 95 % interval."""
+
+    db: float | None
+    low: float | None
+    high: float | None
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Modulation depth (0 … 1) of the local variation of the pixels."""
+
+    depth: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class MeasuredLine:
+    """All four statistics at one lattice line of one channel ("luma", "0", "1", …).
+
+    `kind` is "corner", "interior" or "axis". Where no tile is `alive` the numbers mean nothing.
+    """
+
+    channel: str
+    frequency: tuple[float, float]
+    period: int
+    replica: Replica
+    line: Line
+    excess: Excess
+    trace: Trace
+    kind: str = ""
+    alive: bool = True
+
+
+@dataclass(frozen=True)
+class Period:
+    """One exact period: level in dBc over all its lines, averaged over channels, and the verdict.
+
+    Attributes:
+        level_dbc: Power of the pattern over whole images; None where nothing is left of it.
+        level_low_dbc: Lower end of the level's 95 % interval; None where it reaches zero.
+        level_upper_dbc: Upper end, with all that could hide in any line.
+        p_value: Smallest corrected p of replica and line.
+        detected: Whether that is below 0.05.
+        detection_limit_dbc: Level that is found with 90 % power even at the least sensitive line;
+            None where some line would need 0 dBc or more.
+        best_limit_dbc: The same at the most sensitive class of lines.
+        limits_dbc: The limit of each class of lines, "corner", "interior", "axis".
+        severity: A detected level in words.
+        found: Every statistic with a corrected p below 0.05.
+        undefined: Why the period was not measured, or None.
+    """
+
+    level_dbc: float | None = None
+    level_low_dbc: float | None = None
+    level_upper_dbc: float | None = None
+    p_value: float | None = None
+    detected: bool = False
+    detection_limit_dbc: float | None = None
+    best_limit_dbc: float | None = None
+    limits_dbc: dict[str, float | None] = field(default_factory=dict)
+    severity: str | None = None
+    replica_dbc: float | None = None
+    line_dbc: float | None = None
+    excess_db: float | None = None
+    excess_p_value: float | None = None
+    trace_depth: float | None = None
+    trace_p_value: float | None = None
+    found: tuple[str, ...] = ()
+    undefined: str | None = None
+
+    def below(self, dbc: float) -> bool:
+        """Whether the measurement proves a level below `dbc`: upper bound and limit both are."""
+        proof = (self.level_upper_dbc, self.detection_limit_dbc)
+        return not self.undefined and all(value is not None and value < dbc for value in proof)
+
+
+@dataclass(frozen=True)
+class LineDifference:
+    """Measured minus reference at one line of luma, with two-sample p-values (raw)."""
+
+    frequency: tuple[float, float]
+    period: int
+    gain: complex
+    replica_p_value: float
+    amplitude: complex
+    line_p_value: float
+    excess_db: float | None
+    excess_p_value: float
+
+
+@dataclass(frozen=True)
+class PeriodDifference:
+    """Change of a period's level against the reference.
+
+    `p_value` is corrected over all lines and statistics of the comparison; `in_reference` says that
+    the reference itself carries the period (JPEG: 8, demosaicing: 2).
+    """
+
+    level_db: float | None
+    p_value: float
+    in_reference: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two-sample comparison with the reference.
+
+    `radial_db` is the RMS distance of the radial spectra in dB without the bins around lattice
+    lines, so that pattern and tail are separate findings; None where no spectra were kept.
+    """
+
+    periods: dict[int, PeriodDifference]
+    lines: tuple[LineDifference, ...]
+    radial_db: float | None = None
+    radial_low_db: float | None = None
+    radial_high_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Result of `measure`: verdict, level and limit per period, four statistics per line.
+
+    `lines` holds luma, `channel_lines` the same lines of each channel (empty when there is only
+    one). `noise_floor` is the level in dBc that 8-bit rounding alone leaves in one line, `None` for
+    floats. `blocks` counts the blocks of an image where these, not images, are the clusters.
+    """
+
+    images: int
+    size: tuple[int, int]
+    channels: int
+    noise_floor: float | None
+    periods: dict[int, Period]
+    lines: tuple[MeasuredLine, ...]
+    channel_lines: tuple[MeasuredLine, ...] = ()
+    without_signal: int = 0
+    duplicates: int = 0
+    blocks: int | None = None
+    reference: Measurement | None = None
+    difference: Difference | None = None
+    schema: int = SCHEMA
+    pictures: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def detected(self) -> bool:
+        """Whether any period was detected."""
+        return any(period.detected for period in self.periods.values())
+
+    def below(self, dbc: float) -> bool:
+        """Whether every period is proven to be below `dbc`; False where one is undefined."""
+        return all(period.below(dbc) for period in self.periods.values())
+
+    def verdict(self, period: int) -> str:
+        """Say in one plain sentence what was found at `period`."""
+        return _verdict(period, self.periods[period], self.difference)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; the pictures are left out."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Measurement:
+        """Rebuild a measurement from `to_dict`, also of schema 1, whose values stay as they are.
+
+        Raises:
+            MeasurementError: The values are not a measurement, or of a later schema.
+        """
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if schema not in (1, SCHEMA):
+            raise MeasurementError(
+                f"measurement has schema {schema!r}; this version reads 1 and {SCHEMA}"
+            )
+        try:
+            return _build(_renamed(plain) if schema == 1 else plain, cls)
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise MeasurementError(f"not a measurement of schema {schema}: {error}") from None
+
+    def __str__(self) -> str:
+        rows = [_head(self)]
+        if self.schema == 1:
+            rows.append(f"This measurement is {OLD_SCHEMA}")
+        if self.noise_floor is not None:
+            rows.append(f"8-bit rounding alone leaves {self.noise_floor:.1f} dBc in one line")
+        rows.append(
+            f"{'period':>6} {'level dBc':>10} {'95 %':>16} {'limit':>8} {'best':>8}"
+            f" {'excess dB':>9} {'trace':>7} {'p':>9}  verdict"
+        )
+        rows += [_row(number, period) for number, period in self.periods.items()]
+        rows += [self.verdict(number) for number in self.periods]
+        return "\n".join(rows)
+
+
+def _head(m: Measurement) -> str:
+    head = f"{m.images} images of {m.size[0]}×{m.size[1]}, {m.channels} channel(s)"
+    if m.blocks:
+        head += f", each cut into {m.blocks} blocks"
+    if m.without_signal:
+        head += f"; {m.without_signal} without signal (flat)"
+    if m.duplicates:
+        head += f"; {m.duplicates} duplicates"
+    return head
+
+
+def _row(number: int, period: Period) -> str:
+    if period.undefined:
+        return f"{number:>6} undefined: {period.undefined}"
+    level = "none" if period.level_dbc is None else f"{period.level_dbc:.1f}"
+    low = "" if period.level_low_dbc is None else f"{period.level_low_dbc:.1f}"
+    between = f"{low} … {_db(period.level_upper_dbc)}"
+    return (
+        f"{number:>6} {level:>10} {between:>16} {_db(period.detection_limit_dbc):>8}"
+        f" {_db(period.best_limit_dbc):>8} {_db(period.excess_db):>9} {period.trace_depth:>7.4f}"
+        f" {period.p_value:>9.2g}  {'DETECTED' if period.detected else 'not detected'}"
+    )
+
+
+def _db(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _verdict(number: int, period: Period, difference: Difference | None) -> str:
+    name = f"Period {number}"
+    if period.undefined:
+        return f"{name}: undefined: {period.undefined}."
+    others = [name for name in period.found if name in ("excess", "trace")]
+    aside = f"; {' and '.join(others)} found at this period" if others else ""
+    if not period.detected:
+        return f"{name}: not detected, {_limit_words(period)}{aside}."
+    if period.level_dbc is None:
+        level = f"below {_db(period.level_upper_dbc)} dBc"
+    else:
+        words = f", {period.severity}" if period.severity else ""
+        level = f"at {period.level_dbc:.1f} dBc{words}"
+    if difference and number in difference.periods and difference.periods[number].in_reference:
+        p = difference.periods[number].p_value
+        same = "differs from it" if p < SIGNIFICANT else "does not differ from it measurably"
+        aside += f"; the reference carries this period too, and the set {same} (p = {p:.2g})"
+    return f"{name}: detected {level} (p = {period.p_value:.2g}){aside}."
+
+
+def _limit_words(period: Period) -> str:
+    """From which level on a pattern is found, by class of lines where the classes differ."""
+    limits = {kind: v for kind, v in period.limits_dbc.items() if v is not None}
+    if not limits:
+        return f"below {_db(period.detection_limit_dbc)} dBc"
+    text = ", ".join(f"{v:.1f} dBc ({kind})" for kind, v in limits.items())
+    blind = [kind for kind, v in period.limits_dbc.items() if v is None]
+    return f"limits {text}" + (f"; {' and '.join(blind)} lines cannot be judged" if blind else "")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        names = [f.name for f in dataclasses.fields(value) if f.name != "pictures"]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, complex):
+        return [_plain(value.real), _plain(value.imag)]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a result is {value}: a measurement holds finite numbers or null")
+    return value
+
+
+def _build(value: Any, hint: Any) -> Any:
+    """Rebuild a value of an annotated type from plain values; unknown keys are ignored.
+
+    Raises:
+        TypeError, KeyError, ValueError: The value does not fit.
+    """
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is UnionType:
+        if value is None and type(None) in parts:
+            return None
+        return _build(value, next(part for part in parts if part is not type(None)))
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = [f.name for f in dataclasses.fields(kind) if f.name != "pictures"]
+        return kind(**{name: _build(value[name], hints[name]) for name in names if name in value})
+    if kind is complex:
+        return complex(*value)
+    if kind is dict:
+        return {parts[0](k): _build(v, parts[1]) for k, v in value.items()}
+    if kind is tuple:
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(_build(v, k) for v, k in zip(value, kinds, strict=True))
+    fits = {int, kind} if kind is float else {kind}
+    if type(value) not in fits or (kind is float and not abs(value) < math.inf):
+        raise TypeError(f"{reprlib.repr(value)} is no {kind.__name__}")
+    return value
+
+
+def _renamed(plain: Any) -> Any:
+    """Values of schema 1 under the names of schema 2."""
+    if isinstance(plain, dict):
+        return {key.replace("grey_levels", "gray_levels"): _renamed(v) for key, v in plain.items()}
+    return [_renamed(v) for v in plain] if isinstance(plain, list) else plain
