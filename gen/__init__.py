@@ -21,7 +21,7 @@ if not (Path(__file__).parent / "models").is_dir():
 _HOMES = {
     "measure": "gen.analysis.measure.meter",
     "Meter": "gen.analysis.measure.meter",
-    "Measurement": "gen.analysis.measure.results",
+    "Measurement": "gen.analysis.measure.result",
     "load": "gen.runs.open",
     "sample_images": "gen.sampling.seeds",
     "from_pretrained": "gen.share.export",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.grids import PATTERNS, Images, coefficient, inject
 from gen.analysis.measure.meter import measure
-from gen.analysis.measure.results import LatticeLine, Measurement
+from gen.analysis.measure.result import MeasuredLine, Measurement
 
 Draw = Callable[[np.random.Generator, int], Images]  # n images (n, C, H, W), grey levels 0 … 255
 
@@ -52,7 +52,7 @@ def auc(negatives: Sequence[float], positives: Sequence[float]) -> float:
     return float((high > low).mean() + (high == low).mean() / 2)
 
 
-def line_at(measurement: Measurement, frequency: tuple[float, float]) -> LatticeLine:
+def line_at(measurement: Measurement, frequency: tuple[float, float]) -> MeasuredLine:
     """The line of a measurement at a frequency."""
     return next(item for item in measurement.lines if item.frequency == frequency)
 
@@ -73,7 +73,7 @@ class Injected:
     limit: float
 
 
-def _reading(line: LatticeLine, mode: str) -> tuple[float, float, float, float, float]:
+def _reading(line: MeasuredLine, mode: str) -> tuple[float, float, float, float, float]:
     """(|estimate|, low, high, p, limit) of the statistic that a mode is about."""
     if mode == "multiplicative":
         r = line.replica
@@ -83,11 +83,11 @@ def _reading(line: LatticeLine, mode: str) -> tuple[float, float, float, float, 
         return abs(r.gain), low, high, r.p_value, limit
     item = line.line
     return (
-        item.grey_levels,
-        item.low_grey_levels,
-        item.high_grey_levels,
+        item.gray_levels,
+        item.low_gray_levels,
+        item.high_gray_levels,
         item.p_value,
-        item.limit_grey_levels,
+        item.limit_gray_levels,
     )
 
 

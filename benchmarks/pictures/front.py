@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from gen.analysis.measure.meter import measure
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, level_interval
 from gen.commands.compare import table
 from gen.commands.demo import precision

@@ -37,7 +37,7 @@ from gen.models.decoder import Decoder
 
 from gen.analysis.layers.repair import repair
 from gen.analysis.measure.meter import Meter
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 from gen.commands.demo import precision
 from gen.config.run import RunConfig
 from gen.data.datasets import Dataset, natural_channels

@@ -15,7 +15,7 @@ from gen.commands.output import check_file
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
-    from gen.analysis.measure.results import Measurement, Period
+    from gen.analysis.measure.result import Measurement, Period
 
 
 def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None) -> None:
@@ -39,7 +39,7 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
-    from gen.analysis.measure.results import Measurement
+    from gen.analysis.measure.result import Measurement
 
     if path.suffix != ".json":
         from gen.commands.measuring import measure_path
@@ -76,14 +76,14 @@ def table(measured: dict[str, Measurement]) -> str:
 
 
 def draw(measured: dict[str, Measurement]) -> bytes:
-    """PNG: level and 90 % interval per set, or the limit of what was not detected, by period.
+    """PNG: level and 95 % interval per set, or the limit of what was not detected, by period.
 
     Periods that are undefined in all sets are left out.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.report.figures import PERIOD_COLORS, STYLE, level_interval
+    from gen.analysis.report.figures import PERIOD_COLORS, STYLE
 
     sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
     periods = sorted({period for found in sets for period in found})
@@ -96,10 +96,11 @@ def draw(measured: dict[str, Measurement]) -> bytes:
             axes.text(0.01, row - 0.3, label, transform=axes.get_yaxis_transform(), va="center")
             for period, value in found.items():
                 y, color = row + 0.55 * periods.index(period) / len(periods), colors[period]
-                low, level, high = level_interval(value.level_dbc, value.level_upper_dbc)
+                low, level, high = value.level_low_dbc, value.level_dbc, value.level_upper_dbc
                 if not value.detected:
                     ends.append(value.detection_limit_dbc)
-                    axes.plot(ends[-1:], [y], "<", color=color, mfc="none", ms=7)
+                    if ends[-1] is not None:
+                        axes.plot(ends[-1:], [y], "<", color=color, mfc="none", ms=7)
                     continue
                 axes.plot([-400 if low is None else low, high], [y, y], color=color, lw=2.4)
                 axes.plot(high if level is None else level, y, "o", color=color, ms=7)
@@ -109,7 +110,7 @@ def draw(measured: dict[str, Measurement]) -> bytes:
         if ends := [end for end in ends if end is not None]:
             axes.set_xlim(min(ends) - 5, max(ends) + 5)
         axes.set(ylim=(len(sets) - 0.3, -0.6), yticks=[])
-        axes.set_xlabel("level (dBc) and 90 % interval; open: not detected, below this limit")
+        axes.set_xlabel("level (dBc) and 95 % interval; open: not detected, below this limit")
         axes.grid(axis="x", color="#E8EAED")
         if periods:
             figure.legend(loc="outside upper center", ncols=len(periods), handletextpad=0.1)

@@ -67,7 +67,9 @@ def measure_images(
         background=background,
         max_pixels=max_image_pixels,
     )
-    measurement, samples = measure_path(path, reference, periods, selection, num, inputs)
+    measurement, samples = measure_path(
+        path, reference, periods, selection, num, inputs, pictures=report is not None
+    )
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
     say(text, err=json_file == "-")
     first = distributed.rank() == 0

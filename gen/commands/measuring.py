@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.analysis.measure.meter import FEW, PERIODS, Meter, measure
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.meter import PERIODS, Meter
+from gen.analysis.measure.result import Measurement
 from gen.data.stream import ImageStream, Selection
 from gen.inputs import open_images
 from gen.system import distributed
@@ -27,48 +27,43 @@ def measure_path(
     selection: Selection | None = None,
     num: int = 1024,
     inputs: Path | None = None,
+    pictures: bool = False,
 ) -> tuple[Measurement, np.ndarray]:
     """Measure images of `path`, against those of `reference`, in constant memory.
 
     The reference is read as images of the same size and channels. What is left out is said in one
-    line each on stderr, as is progress on a terminal. Up to three images are cut into tiles. Of
-    several processes each looks at a share of the images; all return what one would have found.
+    line each on stderr, as is progress on a terminal. Of several processes each looks at a share of
+    the images; all return what one would have found.
 
     Returns:
-        The measurement, and the first images as thumbnails, uint8 (n, C, H, W).
+        The measurement, with `pictures` if a report needs them, and the first images as thumbnails,
+        uint8 (n, C, H, W).
 
     Raises:
         DataError, BadImage: As `open_stream`.
-        ValueError: As `measure`.
+        MeasurementError: As `measure`.
     """
-    selection = selection or Selection()
-    shared = dataclasses.replace(selection, part=distributed.share)
-    stream = open_images(path, shared, num, inputs)
-    few = stream.count < FEW
-    if few:  # no use in sharing them
-        shared, stream = selection, open_images(path, selection, num, inputs)
+    selection = dataclasses.replace(selection or Selection(), part=distributed.share)
+    stream = open_images(path, selection, num, inputs)
     kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
-    images = _watched(stream, path.resolve().name, kept)
+    pictures = pictures or reference is not None
+    meter = _metered(
+        _watched(stream, path.resolve().name, kept), Meter(periods, (0, 255), pictures)
+    )
     real = None
     if reference:
-        size = None if few else stream.shape[1:]
-        alike = dataclasses.replace(shared, size=size, channels=stream.shape[0])
-        real = _watched(open_images(reference, alike, num), "reference", [])
-    if few:  # an array, not a stream, is what `measure` cuts into tiles
-        array = np.concatenate([kept[0], *images])
-        measurement = measure(array, periods, real, (0, 255))
-        return measurement, _thumbnails(kept)
-    meter = _metered(images, periods)
-    other = _metered(real, periods) if real else None
+        channels, *size = stream.shape
+        alike = dataclasses.replace(selection, size=tuple(size), channels=channels)
+        images = _watched(open_images(reference, alike, num), "reference", [])
+        real = _metered(images, Meter(periods, (0, 255), pictures))
     firsts = [part for parts in distributed.gather(kept) for part in parts]
     if distributed.rank():
         return distributed.broadcast(None)
-    return distributed.broadcast((meter.compute(other), _thumbnails(firsts)))
+    return distributed.broadcast((meter.compute(real), _thumbnails(firsts)))
 
 
-def _metered(images: Iterator[np.ndarray], periods: Sequence[int]) -> Meter:
-    """What all processes see of these images, on the first."""
-    meter = Meter(periods, (0, 255))
+def _metered(images: Iterator[np.ndarray], meter: Meter) -> Meter:
+    """The meter after the images of all processes, on rank 0."""
     for batch in images:
         meter.update(batch)
     for other in distributed.gather(meter)[1:]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
     from gen.analysis.layers.calls import Layer
     from gen.analysis.layers.trace import Trace
-    from gen.analysis.measure.results import Measurement
+    from gen.analysis.measure.result import Measurement
 
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
@@ -78,7 +78,7 @@ def explain_model(
     opened = open_network(source, factory, script)
     inputs = opened.draw(num)
     images = images_with(opened.network, inputs, {})
-    measurement = measure(images, value_range=value_range)
+    measurement = measure(images, value_range=value_range, pictures=report is not None)
     traced = trace(opened.network, inputs[:EXPLAINED])
     blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
     history = read_history(Path(source)) if source else []

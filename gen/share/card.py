@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gen.config.run import MODELS, RunConfig
 
 if TYPE_CHECKING:
-    from gen.analysis.measure.results import Measurement
+    from gen.analysis.measure.result import Measurement
     from gen.quality.distances import Quality
     from gen.runs.open import Run
 

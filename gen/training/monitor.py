@@ -78,7 +78,7 @@ class GridMonitor:
 
     def update(self, images: Tensor) -> None:
         """Add images (B, C, H, W), uint8, or floats in the value range."""
-        self.meter.update(images.cpu())
+        self.meter.update(images)
 
     def metrics(self) -> dict[str, float]:
         """The numbers of all images so far."""

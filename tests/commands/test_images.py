@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import analyze
-from gen.analysis.measure.results import Measurement, Period
+from gen.analysis.measure.result import Measurement, Period
 
 ROOT = Path(__file__).resolve().parents[2]
 SHEETS = ROOT / ".." / "shared" / "data" / "sheets"
@@ -79,7 +79,7 @@ def test_a_grid_is_found_where_it_is_and_not_where_it_is_not(clean, checkered):
     assert found.exit_code == none.exit_code == 0
     assert "Period 2: detected at -1" in found.stdout
     assert "Period 4: not detected" in found.stdout
-    assert "Period 2: not detected, below" in none.stdout
+    assert "Period 2: not detected, limits -" in none.stdout
     assert "Period 8: undefined: period 8 needs images of at least 48×48" in none.stdout
     assert found.stdout.startswith("48 images of 32×32")
 
@@ -106,7 +106,8 @@ def test_json_is_all_that_stdout_holds(checkered, tmp_path):
     result = run(checkered, "--json", "-")
     m = Measurement.from_dict(json.loads(result.stdout))
     assert m.periods[2].detected and m.images == 48
-    assert m.periods[2].replica_dbc == pytest.approx(-26, abs=0.5)  # 5 %
+    corner = next(line for line in m.lines if line.frequency == (0.5, 0.5))
+    assert corner.replica.db == pytest.approx(-26, abs=0.5)  # 5 %
     assert "Period 2: detected" in result.stderr
     target = tmp_path / "m.json"
     assert run(checkered, "--json", target).exit_code == 0
@@ -116,7 +117,7 @@ def test_json_is_all_that_stdout_holds(checkered, tmp_path):
 
 def test_json_stays_pure_when_the_level_fails(checkered):
     result = run(checkered, "--json", "-", "--fail-above", -40)
-    assert result.exit_code == 3 and json.loads(result.stdout)["schema"] == 1
+    assert result.exit_code == 3 and json.loads(result.stdout)["schema"] == 2
 
 
 def test_channels_print_every_line(checkered):
@@ -160,7 +161,7 @@ def test_one_image_is_cut_into_tiles(tmp_path):
     large = to_bytes(smooth(1, size=320)[0] * (1 + 0.05 * np.tile(SIGNS, (10, 10))[..., None]))
     Image.fromarray(large).save(tmp_path / "a.png")
     result = run(tmp_path / "a.png")
-    assert "25 images of 64×64, 3 channel(s), cut into tiles" in result.stdout
+    assert "1 images of 320×320, 3 channel(s), each cut into 25 blocks" in result.stdout
     assert "Period 2: detected at -1" in result.stdout
 
 
@@ -291,7 +292,7 @@ def test_non_finite_floats(tmp_path, value):
         (np.full((20, 32, 32, 3), 77, np.uint8), "constant"),
         (RNG.integers(0, 256, (20, 1, 1), np.uint8), "undefined"),
         (np.repeat(to_bytes(smooth(1)), 9, 0), "different images"),
-        (to_bytes(smooth(2)), "images carry signal"),
+        (to_bytes(smooth(2)), "only 2 images with signal"),
     ],
 )
 def test_undefined_says_why_and_gives_no_number(tmp_path, images, why):
@@ -374,4 +375,4 @@ def test_numbers_of_other_types_are_one_line(checkered, tmp_path, name, value):
         path.write_text(json.dumps(plain | change))
         result = CliRunner().invoke(analyze.main, ["compare", str(path)])
         assert result.exit_code == code, result.output
-    assert_one_line(result, 1, "m.json: not a measurement of schema 1")
+    assert_one_line(result, 1, "m.json: not a measurement of schema 2")

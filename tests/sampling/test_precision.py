@@ -14,7 +14,7 @@ from sample import main
 
 @pytest.mark.parametrize("size", [(32, 32), (18, 21)])
 @pytest.mark.parametrize("upsample", UPSAMPLERS)
-def test_images_differ_from_those_of_fp32_in_a_few_grey_levels(upsample, size):
+def test_images_differ_from_those_of_fp32_in_a_few_gray_levels(upsample, size):
     torch.manual_seed(0)
     decoder = Decoder(20, size, 3, 6, upsample).eval().requires_grad_(False)
     for module in decoder.modules():

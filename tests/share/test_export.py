@@ -19,6 +19,7 @@ import sample
 import train
 from gen.commands.export import export
 from gen.commands.train import command as command_of_model
+from gen.commands.train import new_config
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.runs.checkpoint import CheckpointError
@@ -215,7 +216,7 @@ def test_the_training_command_gives_the_same_configuration(values):
     fields = {name for section in config.to_dict().values() for name in section}
     with command_of_model(words[2]).make_context(words[2], words[3:]) as context:
         flags = {name: value for name, value in context.params.items() if name in fields}
-    run, _ = train.new_config(words[2], None, flags)
+    run, _ = new_config(words[2], None, flags)
     plain = run.to_dict()
     plain["data"] |= {"data": config.data.data, "data_root": config.data.data_root}
     assert RunConfig.from_dict(plain) == config

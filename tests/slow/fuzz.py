@@ -286,7 +286,7 @@ def read_text(path: Path) -> str | None:
 
     from gen.analysis.report.history import draw_history, read_history, since_when
     from gen.commands.compare import _measurement, table
-    from train import new_config
+    from gen.commands.train import new_config
 
     def configuration() -> None:
         new_config(path.stem.split("-")[0], str(path), {})

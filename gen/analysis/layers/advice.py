@@ -7,7 +7,7 @@ from gen.analysis.layers.calls import Layer
 from gen.analysis.layers.overlap import advice as instead
 from gen.analysis.layers.overlap import overlap
 from gen.analysis.layers.trace import Trace
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 
 MOSTLY = 0.5
 

@@ -12,7 +12,6 @@ negative or above one; what balancing cannot remove is the rest, 1 − Σ share.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -25,9 +24,8 @@ from torch import Tensor, nn
 
 from gen.analysis.layers.calls import Layer, Watch, find_layers, run
 from gen.analysis.layers.trace import BATCH
-from gen.analysis.measure.estimate import estimate
 from gen.analysis.measure.meter import Meter
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 from gen.system.errors import InputError
 
 MOST = 5  # layers shared out; 2^5 passes over the latents
@@ -86,30 +84,30 @@ class _Amplitudes:
     """Images → complex amplitudes by block, scaled so that their power is the level."""
 
     def __init__(self, periods: Sequence[int], value_range: tuple[float, float]) -> None:
-        self.empty = Meter(periods, value_range)
-        self.total = Meter(periods, value_range)
+        self.options = periods, value_range
+        self.total = Meter(*self.options)
 
     def __call__(self, images: Tensor) -> NDArray[np.complex128]:
         """(blocks, K) amplitudes of images (N, C, H, W) in the order of their latents."""
-        self.total = copy.deepcopy(self.empty)
+        self.total = Meter(*self.options)
         rows = []
         for block in images.chunk(BLOCKS):
-            meter = copy.deepcopy(self.empty)
-            meter.update(block.float().cpu())
+            meter = Meter(*self.options)
+            meter.update(block.float())
             rows.append(self.amplitudes(meter))
             self.total.merge(meter)
         return np.stack(rows)
 
     def amplitudes(self, meter: Meter) -> NDArray[np.complex128]:
         parts, self.period = [], []
-        for crop in meter.crops:
-            found = estimate(crop)
-            rows = slice(None) if len(found.ac_power) == 1 else slice(1, None)  # luma is a sum
-            sigma = np.sqrt(np.maximum(found.ac_power, 1e-12))[:, None]
-            scale = np.sqrt(found.line.c / len(sigma[rows]))
-            for values in (found.replica.value, found.line.value / sigma):
-                parts.append((values * scale)[rows].ravel())
-                self.period += [line[0] for line in found.lines] * len(sigma[rows])
+        for found in meter.estimates():
+            rows = slice(None) if len(found.contrast) == 1 else slice(1, None)  # luma is a sum
+            contrast = np.maximum(found.contrast[rows, None], 1e-12)
+            share = found.even_line.c / contrast / len(contrast)
+            spread = found.spread[rows, None]
+            for estimate, power in ((found.even_replica, spread), (found.even_line, 1.0)):
+                parts.append((estimate.value[rows] * np.sqrt(share * power)).ravel())
+                self.period += [line.period for line in found.lines] * len(contrast)
         return np.concatenate(parts)
 
 

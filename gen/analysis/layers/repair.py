@@ -18,7 +18,7 @@ from gen.analysis.layers.blame import candidates, images_with
 from gen.analysis.layers.calls import Call, Layer, Watch, run
 from gen.analysis.layers.trace import BATCH, local_means
 from gen.analysis.measure.meter import Meter
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 from gen.system.errors import InputError
 
 DEFAULT_GAIN = 10.0  # dB below the present level, where no target is given
@@ -84,7 +84,7 @@ class Repair:
 
 
 def level(measurement: Measurement, period: int) -> float:
-    """Level in dBc; its upper limit where nothing stands above the noise; −∞ where undefined."""
+    """Level in dBc; the upper end of its interval where none is known; −∞ where undefined."""
     found = measurement.periods[period]
     if found.undefined:
         return -math.inf
@@ -140,7 +140,7 @@ def repair(
 
     def measured(part: Tensor, weight: Tensor | None) -> tuple[Measurement, Tensor]:
         weights = {} if weight is None else {layer.enters: weight}
-        images = images_with(network, part, weights).float().cpu()
+        images = images_with(network, part, weights).float()
         meter = Meter(periods, value_range)
         meter.update(images)
         return meter.compute(), images

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,8 +27,8 @@ from gen.analysis.layers.phases import (
     subpixel_gains,
     weighted_imbalance,
 )
-from gen.analysis.measure.meter import Meter
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.meter import Meter, range_of_maps
+from gen.analysis.measure.result import Measurement
 
 __all__ = [
     "LayerTrace",
@@ -166,20 +165,18 @@ class _Collector:
         self.periods, self.meter = periods, None
 
     def add(self, maps: Tensor) -> None:
-        maps = maps.detach().float().cpu()
+        maps = maps.detach().float()
         if self.meter is None:
             # Dead channels carry no signal; rarely active ones too few images to judge.
             active = (maps.flatten(2).var(-1) > 0).float().mean(0) > 0.5
             alive = active.nonzero().flatten() if active.any() else torch.arange(maps.shape[1])
             few = torch.linspace(0, len(alive) - 1, min(CHANNELS, len(alive))).round().long()
-            self.few, low, high = alive[few], float(maps.min()), float(maps.max())
-            self.meter = Meter(self.periods, (low, high) if high > low else (low, low + 1))
+            self.few = alive.cpu()[few]
+            self.meter = Meter(self.periods, range_of_maps(maps[:, self.few]))
         self.meter.update(maps[:, self.few])
 
     def compute(self) -> Measurement:
-        # Tiny maps with few active images make huge variances: no level, and no cause for alarm.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.meter.compute()
+        return self.meter.compute()
 
 
 class _Station:

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gen.analysis.measure.lattice import degrees, lattice_lines
+from gen.analysis.measure.lattice import lattice_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gen.analysis.measure.results import Measurement
+    from gen.analysis.measure.result import Measurement
 
 Values = NDArray[np.float64]
 BLUE, VERMILLION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
 PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
-MAX_DOTS = 2000
-CHI2_95 = -2 * math.log(0.05)  # 95 % quantile of χ² with two degrees of freedom
 STYLE = {
     "font.size": 10.5,
     "font.family": "DejaVu Sans",
@@ -55,7 +53,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def draw_levels(measurement: Measurement) -> bytes:
-    """Level of each period in dBc with its 90 % interval and detection limit; reference in gray."""
+    """Level of each period in dBc with its 95 % interval and detection limit; reference in gray."""
     defined = [n for n, period in measurement.periods.items() if not period.undefined]
     figure, axes = _figure(4.6, 0.9 + 0.55 * len(defined))
     sets = [(measurement, 0.0, None)]
@@ -68,12 +66,13 @@ def draw_levels(measurement: Measurement) -> bytes:
             if period.undefined:
                 continue
             own = color or (VERMILLION if period.detected else BLUE)
-            low, level, high = level_interval(period.level_dbc, period.level_upper_dbc)
+            low, level, high = period.level_low_dbc, period.level_dbc, period.level_upper_dbc
             limit = period.detection_limit_dbc
             y = len(defined) - 1 - row + shift
             lows += [v for v in (low, level, high, limit) if v is not None]
             highs += [v for v in (level, high, limit) if v is not None]
-            axes.plot([-400 if low is None else low, high], [y, y], color=own, lw=2.4)
+            if high is not None:
+                axes.plot([-400 if low is None else low, high], [y, y], color=own, lw=2.4)
             if low is None:  # the interval has no lower end
                 at_edge = {"transform": axes.get_yaxis_transform(), "clip_on": False}
                 axes.plot(0, y, "<", color=own, ms=6, **at_edge)
@@ -91,26 +90,16 @@ def draw_levels(measurement: Measurement) -> bytes:
     return _png(figure)
 
 
-def level_interval(
-    level: float | None, upper: float | None
-) -> tuple[float | None, float | None, float | None]:
-    """(low, level, upper) in dBc: 90 %, by reflecting the upper bound of the power at the level."""
-    if level is None or upper is None:
-        return None, level, upper
-    low = 2 * 10 ** (level / 10) - 10 ** (upper / 10)
-    return (10 * math.log10(low) if low > 0 else None), level, upper
-
-
 def spectrum_range(measurement: Measurement) -> tuple[float, float]:
     """Color limits in dB that measured and reference spectra share: 0.5 to 99.8 % of the bins."""
-    shown = [m for m in (measurement, measurement.reference) if m is not None and m.arrays]
+    shown = [m for m in (measurement, measurement.reference) if m is not None and m.pictures]
     values = np.concatenate([_spectrum_db(m).ravel() for m in shown])
     low, high = np.quantile(values, (0.005, 0.998))
     return float(low), float(max(high, low + 1))
 
 
 def _spectrum_db(measurement: Measurement) -> Values:
-    return 10 * np.log10(np.maximum(measurement.arrays.spectrum[0], 1e-20))
+    return 10 * np.log10(np.maximum(measurement.pictures.spectrum()[0], 1e-20))
 
 
 def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> bytes:
@@ -132,7 +121,7 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
     for number, color in zip(defined, PERIOD_COLORS * len(defined), strict=False):
         places = {
             (sx * b / number, sy * a / number)
-            for a, b in lattice_lines(number)
+            for _, a, b in lattice_lines(number)
             for sy, sx in _copies(a, b, number)
         }
         x, y = zip(*sorted(places), strict=True)
@@ -152,7 +141,7 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
             loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(defined), handletextpad=0.2
         )
     bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
-    bar.set_label("mean power (dB re 1 grey level²)")
+    bar.set_label("mean power (dB re 1 gray level²)")
     bar.outline.set_visible(False)
     return _png(figure)
 
@@ -164,97 +153,36 @@ def _copies(a: int, b: int, period: int) -> list[tuple[int, int]]:
     return [(s * r, s * c) for s in (1, -1) for r in rows for c in columns]
 
 
-def clearest_line(measurement: Measurement, period: int) -> int | None:
-    """Column, in `Measurement.lines`, of the line of a period whose replica has the smallest p."""
-    own = [i for i, line in enumerate(measurement.lines) if line.period == period]
-    lines = measurement.lines
-    return min(
-        own, key=lambda i: (lines[i].replica.p_value, -abs(lines[i].replica.gain)), default=None
-    )
+def period_pattern(measurement: Measurement, period: int) -> Values:
+    """The fixed pattern of a period in gray levels, (C, P, P) or (1, P, P) of luma: its lines' sum.
 
-
-def draw_replica(measurement: Measurement, column: int) -> bytes:
-    """Gain of the replica at one line: every image by itself, and the joint estimate at 95 %.
-
-    Complex lines: points and ellipses in the complex plane. Real lines, whose gain has no imaginary
-    part: histograms.
+    Amplitudes are those that the tiles show best, so this is the pattern where it is clearest.
     """
-    line = measurement.lines[column]
-    numerators = tuple(round(f * line.period) for f in line.frequency)
-    real = degrees(numerators, line.period) == 1
-    figure, axes = _figure(4.6, 3.9)
-    shown = [(measurement, BLUE, "measured")]
-    if measurement.reference and measurement.reference.arrays:
-        shown.insert(0, (measurement.reference, GRAY, "reference"))
-    reach = _reach(
-        [m.arrays.gains[:, column] for m, *_ in shown if column < m.arrays.gains.shape[1]]
-    )
-    for m, color, label in shown:
-        if column < len(m.lines):
-            if real:
-                _histogram(axes, m, column, color, label, reach)
-            else:
-                _scatter(axes, m, column, color, label)
-    axes.axvline(0, color=INK, lw=0.6, zorder=1)
-    axes.set_xlim(-reach, reach)
-    axes.xaxis.get_major_locator().set_params(nbins=5)
-    axes.set_xlabel("real part of the gain")
-    if real:
-        axes.set_ylabel("images")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-    else:
-        axes.axhline(0, color=INK, lw=0.6, zorder=1)
-        axes.set_ylim(-reach, reach)
-        axes.set_aspect("equal")
-        axes.set_ylabel("imaginary part of the gain")
-    figure.legend(loc="outside upper center", ncols=2)
-    return _png(figure)
-
-
-def _reach(gains: list[Values]) -> float:
-    """Half width of the view: holds nine tenths of the images."""
-    sizes = np.concatenate([np.abs(g[np.isfinite(g)]) for g in gains])
-    return float(max(1.25 * np.quantile(sizes, 0.9), 1e-6)) if sizes.size else 1.0
-
-
-def _histogram(
-    axes: Axes, m: Measurement, column: int, color: str, label: str, reach: float
-) -> None:
-    gains = m.arrays.gains[:, column].real
-    style = {"color": color, "histtype": "stepfilled" if color == BLUE else "step", "lw": 1.4}
-    axes.hist(gains, np.linspace(-reach, reach, 33), alpha=0.35 if color == BLUE else 1, **style)
-    replica = m.lines[column].replica
-    half = 1.96 * math.sqrt(max(replica.covariance[0][0], 0))
-    axes.axvspan(replica.gain.real - half, replica.gain.real + half, color=color, alpha=0.25, lw=0)
-    axes.axvline(replica.gain.real, color=color, lw=2, label=f"{label}, joint estimate")
-
-
-def _scatter(axes: Axes, m: Measurement, column: int, color: str, label: str) -> None:
-    from matplotlib.patches import Ellipse
-
-    gains = m.arrays.gains[:MAX_DOTS, column]
-    axes.scatter(gains.real, gains.imag, 7, color=color, alpha=0.35, lw=0)
-    replica = m.lines[column].replica
-    values, vectors = np.linalg.eigh(np.array(replica.covariance))
-    widths = 2 * np.sqrt(np.maximum(values, 0) * CHI2_95)
-    center = (replica.gain.real, replica.gain.imag)
-    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
-    axes.add_patch(
-        Ellipse(center, widths[1], widths[0], angle=angle, fc="none", ec=color, lw=2, zorder=4)
-    )
-    axes.plot(*center, "+", color=color, ms=9, mew=2, zorder=5, label=f"{label}, joint estimate")
+    names = [str(k) for k in range(measurement.channels)] if measurement.channel_lines else [None]
+    lines = measurement.channel_lines or measurement.lines
+    pattern = np.zeros((len(names), period, period))
+    at = np.arange(period)
+    for line in lines:
+        if line.period != period or not line.alive:
+            continue
+        plane = names.index(line.channel) if names[0] else 0
+        fy, fx = line.frequency
+        wave = np.exp(2j * np.pi * (fy * at[:, None] + fx * at))
+        pairs = 1 if all(2 * f % 1 == 0 for f in line.frequency) else 2
+        pattern[plane] += pairs * (line.line.amplitude * wave).real
+    return pattern
 
 
 def amplification(pattern: Values) -> int:
-    """Whole power of two that lifts the pattern's peak to at most 100 grey levels."""
+    """Whole power of two that lifts the pattern's peak to at most 100 gray levels."""
     peak = float(np.abs(pattern).max())
     return 2 ** max(0, math.floor(math.log2(100 / peak))) if peak > 1e-6 else 1
 
 
 def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
     """The fixed grid of a period on mid-gray, amplified, two periods each way; and the factor."""
-    pattern = measurement.arrays.patterns[period]
-    pattern = pattern[1:4] if len(pattern) >= 4 else pattern[:1]
+    pattern = period_pattern(measurement, period)[:3]
+    pattern = pattern if len(pattern) == 3 else pattern[:1]
     factor = amplification(pattern)
     shown = np.clip(127.5 + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
     figure, axes = _figure(4.6, 3.6)
@@ -273,29 +201,14 @@ def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
     return _png(figure), factor
 
 
-def draw_place(measurement: Measurement, period: int) -> bytes:
-    """Local RMS amplitude in grey levels of the fixed grid over the image area."""
-    place = measurement.arrays.places[period]
-    figure, axes = _figure(4.6, 3.6)
-    height, width = place.shape
-    image = axes.imshow(place, cmap="cividis", vmin=0, extent=(0, width, height, 0))
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("pixels")
-    axes.set_ylabel("pixels")
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.03)
-    bar.set_label("grid in the mean image\n(RMS grey levels)")
-    bar.outline.set_visible(False)
-    return _png(figure)
-
-
 def draw_radial(measurement: Measurement) -> bytes:
     """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in)."""
     figure, axes = _figure(4.6, 3.4)
     shown = [(measurement, BLUE, "measured")]
-    if measurement.reference and measurement.reference.arrays:
+    if measurement.reference and measurement.reference.pictures:
         shown.insert(0, (measurement.reference, GRAY, "reference"))
     for m, color, label in shown:
-        profile, full = m.arrays.radial, m.arrays.radial_full
+        profile, full = m.pictures.profile(), m.pictures.profile(masked=False)
         low, high = profile.band()
         # DC holds only what the window's mean leaves: nothing to see.
         axes.fill_between(profile.frequency[1:], low[1:], high[1:], color=color, alpha=0.25, lw=0)
@@ -304,7 +217,7 @@ def draw_radial(measurement: Measurement) -> bytes:
     axes.axvline(0.5, color=GRAY, lw=0.8, ls=":")
     axes.set_xlim(0, math.sqrt(0.5))
     axes.set_xlabel("frequency (cycles/pixel)")
-    axes.set_ylabel("mean power (dB re 1 grey level²)")
+    axes.set_ylabel("mean power (dB re 1 gray level²)")
     axes.grid(color="#E8EAED")
     axes.legend(loc="upper right")
     return _png(figure)

@@ -18,7 +18,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gen.analysis.measure.results import SIGNIFICANT
 from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.system.errors import InputError
 from gen.system.files import remove_unfinished, write_atomically
@@ -27,7 +26,7 @@ from gen.system.signals import uninterrupted
 if TYPE_CHECKING:
     import numpy as np
 
-    from gen.analysis.measure.results import LatticeLine, Measurement, PeriodDifference
+    from gen.analysis.measure.result import MeasuredLine, Measurement, PeriodDifference
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
 UNFINISHED = "<p>This report was never finished. Run its command again.</p>"
@@ -37,7 +36,7 @@ _OURS = re.compile(
 )
 HEADINGS = (
     "channel", "(fy, fx)", "period",
-    "replica dB", "95 %", "p", "line grey", "95 %", "p",
+    "replica dB", "95 %", "p", "line gray", "95 %", "p",
     "excess dB", "95 %", "p", "trace", "p",
 )  # fmt: skip
 
@@ -86,7 +85,7 @@ def write_report(
     """Write index.html, its pictures as PNG files, and measurement.json; returns the page's path.
 
     Args:
-        measurement: Pictures that need `arrays` are left out where it has none (from JSON).
+        measurement: Spectra are left out where it has no `pictures` (from JSON).
         folder: New, empty, or with an earlier report, whose pictures are replaced.
         thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
         title: Heading of the page.
@@ -132,27 +131,18 @@ def draw_pictures(measurement: Measurement) -> list[Picture]:
 
     with rc_context(figures.STYLE):
         add("levels", figures.draw_levels(measurement), "levels")
-        if measurement.arrays is None:
+        for number in defined:
+            png, factor = figures.draw_pattern(measurement, number)
+            add(f"pattern-{number}", png, "pattern", period=number, factor=factor)
+        if measurement.pictures is None:
             return made
         limits = figures.spectrum_range(measurement)
         add("spectrum", figures.draw_spectrum(measurement, limits), "spectrum")
         reference = measurement.reference
-        if reference and reference.arrays:
+        if reference and reference.pictures:
             png = figures.draw_spectrum(reference, limits)
             add("spectrum-reference", png, "spectrum-reference")
         add("spectrum-radial", figures.draw_radial(measurement), "spectrum-radial")
-        for number in defined:
-            column = figures.clearest_line(measurement, number)
-            line = measurement.lines[column]
-            words = {"period": number, "line": line_name(line), "p": f"{line.replica.p_value:.2g}"}
-            words["db"] = _bounded(line.replica.db, line.replica.low_db, line.replica.high_db)
-            add(f"replica-{number}", figures.draw_replica(measurement, column), "replica", **words)
-        for number in defined:
-            png, factor = figures.draw_pattern(measurement, number)
-            add(f"pattern-{number}", png, "pattern", period=number, factor=factor)
-        for number in defined:
-            add(f"place-{number}", figures.draw_place(measurement, number), "place", period=number)
-
     return made
 
 
@@ -171,20 +161,20 @@ def draw_thumbnails(images: np.ndarray | None) -> list[Picture]:
     return made
 
 
-def line_name(line: LatticeLine) -> str:
+def line_name(line: MeasuredLine) -> str:
     """Frequency (fy, fx) of a line in fractions of a cycle per pixel, such as (1/2, 0)."""
     parts = (str(Fraction(f).limit_denominator(line.period)) for f in line.frequency)
     return f"({', '.join(parts)})".replace("-", "−")
 
 
-def line_cells(line: LatticeLine) -> list[str]:
+def line_cells(line: MeasuredLine) -> list[str]:
     """One lattice line as text, a cell per heading; p-values are raw."""
     replica, grid, excess, trace = line.replica, line.line, line.excess, line.trace
     return [
         line.channel, line_name(line), str(line.period),
         _db(replica.db), f"{_db(replica.low_db)} … {_db(replica.high_db)}",
         f"{replica.p_value:.2g}",
-        f"{grid.grey_levels:.3f}", f"{grid.low_grey_levels:.3f} … {grid.high_grey_levels:.3f}",
+        f"{grid.gray_levels:.3f}", f"{grid.low_gray_levels:.3f} … {grid.high_gray_levels:.3f}",
         f"{grid.p_value:.2g}",
         _db(excess.db), f"{_db(excess.low)} … {_db(excess.high)}", f"{excess.p_value:.2g}",
         f"{trace.depth:.4f}", f"{trace.p_value:.2g}",
@@ -202,10 +192,6 @@ def lines_table(measurement: Measurement) -> str:
 def _db(value: float | None) -> str:
     # Adding zero turns a rounded -0.0 into 0.0.
     return "−∞" if value is None else f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
-
-
-def _bounded(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{_db(value)} dB [{_db(low)}, {_db(high)}]"
 
 
 def render(
@@ -291,7 +277,9 @@ def _verdicts(measurement: Measurement) -> str:
 def _change(change: PeriodDifference) -> str:
     if change.level_db is not None:
         return f"{change.level_db:+.1f} dB"
-    return "differs" if change.p_value < SIGNIFICANT else "not told apart"
+    from gen.analysis.measure.statistics import SIGNIFICANT
+
+    return "differs" if change.p_value < SIGNIFICANT else "does not differ measurably"
 
 
 def _image(picture: Picture, attributes: str = "") -> str:
@@ -323,7 +311,7 @@ def _table(measurement: Measurement) -> str:
     return f"<p>{TABLE_NOTE}</p>{body}"
 
 
-def _rows(lines: tuple[LatticeLine, ...]) -> str:
+def _rows(lines: tuple[MeasuredLine, ...]) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in HEADINGS)
     rows = (
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line_cells(line)) + "</tr>"

@@ -2,9 +2,7 @@
 
 HEADS = {
     "spectrum": "Spectrum",
-    "replica": "Replica, image by image",
     "pattern": "The grid itself",
-    "place": "Where it shows",
 }
 
 ABOUT = (
@@ -34,21 +32,10 @@ CAPTIONS = {
         "Two-dimensional mean power spectrum of the reference with the lattice lines circled",
         "<strong>Reference</strong>, on the same color scale.",
     ),
-    "replica": (
-        "Gain of the replica of each image at line {line}, period {period}",
-        "<strong>Period {period}</strong>, its clearest line (f<sub>y</sub>, f<sub>x</sub>) = "
-        "{line}: {db}, p = {p} before correction. Each image by itself, and the joint estimate "
-        "with its 95 % region. Away from zero: a copy of the image stands on the lattice.",
-    ),
     "pattern": (
         "Mean pattern of period {period}, amplified {factor} times",
         "<strong>Period {period}</strong>, amplified ×{factor} around mid-gray, two periods each "
-        "way. The mean over all images: what is left of their content shows as well.",
-    ),
-    "place": (
-        "Map of the strength of the period {period} grid over the image",
-        "<strong>Period {period}</strong>: strength of the fixed grid around each pixel of the "
-        "mean image. Edges that all images share count too.",
+        "way, where the images show it best.",
     ),
     "spectrum-radial": (
         "Radial power spectrum with its 95 % band",
@@ -69,7 +56,7 @@ GLOSSARY = {
     "places where a grid of period P can stand.",
     "Replica": "A copy of the image's own low frequencies, shifted to a lattice line. Its gain is "
     "the modulation: 1 % is −40 dB.",
-    "Line": "A fixed grid, the same in every image, in grey levels RMS (of 255).",
+    "Line": "A fixed grid, the same in every image, in gray levels RMS (of 255).",
     "Level, dBc": "Power of replica and line together, relative to the mean variance of an image "
     "(the carrier).",
     "Detection limit": "The level that would be found with 90 % power: what “not detected” means.",

@@ -256,8 +256,8 @@ def test_trace_shows_where_the_grid_is_born():
     assert third.predicted_dbc == pytest.approx(level, abs=1.5)
     # A balanced layer still leaves replicas of what is not constant, but no line of its own.
     lines = [p for p in last.output.lines if p.period == 2]
-    assert max(line.line.grey_levels for line in lines) < 0.1 * max(
-        p.line.grey_levels for p in third.output.lines
+    assert max(line.line.gray_levels for line in lines) < 0.1 * max(
+        p.line.gray_levels for p in third.output.lines
     )
     assert "stages.2.0" in str(found)
 

@@ -16,12 +16,11 @@ from PIL import Image
 
 from gen.analysis.measure.lattice import lattice_lines
 from gen.analysis.measure.meter import measure
-from gen.analysis.measure.results import Measurement
+from gen.analysis.measure.result import Measurement
 from gen.analysis.report import figures
 from gen.analysis.report.html import (
     HEADINGS,
     check_folder,
-    line_name,
     lines_table,
     write_report,
 )
@@ -106,7 +105,7 @@ def test_every_picture_is_a_png_with_words_and_stands_beside_the_page(written):
         shown.add(data)
     assert shown == {path.read_bytes() for path in written.glob("*.png")}
     names = {path.stem for path in written.glob("*.png")}
-    per_period = {f"{kind}-{p}" for kind in ("replica", "pattern", "place") for p in (2, 4, 8)}
+    per_period = {f"pattern-{p}" for p in (2, 4, 8)}
     spectra = {"spectrum", "spectrum-reference", "spectrum-radial"}
     assert names == {"levels", *spectra, *per_period, *(f"image-{i}" for i in range(5))}
 
@@ -150,7 +149,8 @@ def test_samples_are_enlarged_by_whole_numbers_and_large_ones_cut(tmp_path, comp
 
 def test_a_measurement_from_json_gives_the_page_without_spectra(tmp_path, compared):
     write_report(Measurement.from_dict(compared.to_dict()), tmp_path / "r")
-    assert [path.name for path in (tmp_path / "r").glob("*.png")] == ["levels.png"]
+    names = sorted(path.stem for path in (tmp_path / "r").glob("*.png"))
+    assert names == ["levels", "pattern-2", "pattern-4", "pattern-8"]
     Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
 
 
@@ -228,14 +228,6 @@ def test_a_new_report_takes_the_old_pictures_along(tmp_path, compared):
 # What the pictures show
 
 
-def test_level_intervals_are_symmetric_in_power():
-    low, level, high = figures.level_interval(-40.0, -38.0)
-    assert level == -40 and high == -38
-    assert 10 ** (low / 10) + 10 ** (high / 10) == pytest.approx(2 * 10 ** (level / 10))
-    assert figures.level_interval(-40.0, -30.0)[0] is None
-    assert figures.level_interval(None, -30.0) == (None, None, -30.0)
-
-
 def test_the_amplification_uses_the_range_and_never_clips():
     for peak in (0.01, 0.4, 3.0, 99.0, 120.0):
         pattern = np.array([[[peak, -peak / 2]]])
@@ -251,21 +243,18 @@ def test_the_pattern_shows_the_grid_that_was_laid(compared):
     # The picture's tiles around its center: darker where (row + column) is even.
     middle = pixels[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
     assert middle.max() - middle.min() > 60
-    assert factor == 8  # 6.4 grey levels: 16 times would leave the range
+    assert factor == 8  # 6.4 gray levels: 16 times would leave the range
+    pattern = figures.period_pattern(compared, 2).mean(0)
+    np.testing.assert_allclose(pattern / -pattern[0, 0], [[-1, 1], [1, -1]], atol=0.3)
 
 
 def test_circles_stand_on_every_line_and_on_both_borders():
     assert set(figures._copies(1, 1, 2)) == {(a, b) for a in (1, -1) for b in (1, -1)}
     assert set(figures._copies(1, 0, 4)) == {(1, 1), (-1, -1)}
-    places = {(sy * a, sx * b) for a, b in lattice_lines(4) for sy, sx in figures._copies(a, b, 4)}
+    places = {
+        (sy * a, sx * b) for _, a, b in lattice_lines(4) for sy, sx in figures._copies(a, b, 4)
+    }
     assert len(places) == 5 * 5 - 3 * 3  # all of the 5×5 lattice but those of period 2
-
-
-def test_the_clearest_line_is_the_one_with_the_grid(compared):
-    column = figures.clearest_line(compared, 2)
-    assert compared.lines[column].frequency == (0.5, 0.5)
-    assert line_name(compared.lines[column]) == "(1/2, 1/2)"
-    assert figures.clearest_line(compared, 16) is None
 
 
 def test_captions_name_what_the_pictures_need():
