@@ -1,4 +1,4 @@
-"""Imports point one way: a room imports from rooms below it alone, and no files import in a circle."""
+"""Imports point one way: a room imports only from rooms below it; no files form a circle."""
 
 import ast
 import graphlib

@@ -1,4 +1,6 @@
-"""Quality on real digits: `python benchmarks/accuracy/quality.py mnist --data-root DIR [--only NAME …]`.
+"""Quality on real digits.
+
+    python benchmarks/accuracy/quality.py mnist --data-root DIR [--only NAME …]
 
 Trains a classifier, then every objective of ROWS through train.py as a user would, and prints
 

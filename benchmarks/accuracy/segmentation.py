@@ -1,6 +1,6 @@
 """U-Net and FCN with every upsampler: mean IoU, time, and the grid in their logit maps.
 
-    python benchmarks/accuracy/segmentation.py --outdir runs/segmentation --picture docs/img/segmentation.png
+    python benchmarks/accuracy/segmentation.py --outdir runs/segmentation
 
 Each network is trained on `shapes` by the real command, with its defaults, and its logit maps of
 512 images that it has not seen are measured. One JSON line per network goes to

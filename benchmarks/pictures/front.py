@@ -1,4 +1,6 @@
-"""Draw README's first picture: one generator, three upsamplers. `python benchmarks/pictures/front.py`.
+"""Draw README's first picture, one generator with three upsamplers.
+
+    python benchmarks/pictures/front.py
 
 Trains what is missing in runs/front (two minutes each on two cores), draws samples of each,
 measures them, prints the table of `analyze.py compare` and writes docs/img/front.png.
@@ -21,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from gen.analysis.measure.meter import measure
 from gen.analysis.measure.result import Measurement
-from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, level_interval
+from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, period_pattern
 from gen.commands.compare import table
 from gen.commands.demo import precision
 from gen.images import make_grid
@@ -53,7 +55,7 @@ def draw(measured: dict[str, Measurement], sheets: dict[str, np.ndarray], path: 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    patterns = {name: m.arrays.patterns[max(PERIODS)][1:4] for name, m in measured.items()}
+    patterns = {name: period_pattern(m, max(PERIODS)) for name, m in measured.items()}
     factor = min(map(amplification, patterns.values()))
     with rc_context(STYLE | {"font.size": 15}):
         figure = Figure((7.2, 7.4), layout="constrained")
@@ -78,10 +80,10 @@ def draw(measured: dict[str, Measurement], sheets: dict[str, np.ndarray], path: 
 
 
 def draw_levels(axes: Axes, m: Measurement) -> None:
-    """Level of each period and its 90 % interval; an open end where nothing was detected."""
+    """Level of each period and its 95 % interval; an open end where nothing was detected."""
     for column, number in enumerate(PERIODS):
         period = m.periods[number]
-        low, level, high = level_interval(period.level_dbc, period.level_upper_dbc)
+        low, level, high = period.level_low_dbc, period.level_dbc, period.level_upper_dbc
         color = VERMILLION if period.detected else BLUE
         axes.plot([column, column], [-200 if low is None else low, high], color=color, lw=4)
         if period.detected:

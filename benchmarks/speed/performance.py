@@ -1,4 +1,4 @@
-"""Speed beside what a user would run instead: `python benchmarks/speed/performance.py` (`make bench`).
+"""Speed against what a user would run instead: `make bench` runs this script.
 
 Prints one table and writes it as JSON to runs/performance.json. Functions alternate (A B A B …) and
 medians are compared: on a shared machine a single figure means little.

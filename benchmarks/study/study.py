@@ -1,4 +1,4 @@
-"""Which upsampler, and what does it cost? `python benchmarks/study/study.py` runs the grid of the study.
+"""Which upsampler, and what does it cost? This script runs the grid of the study.
 
 Every cell {data} × {seed} × {model} × {upsampler} is trained for equal steps with all else equal:
 the width of discriminator or encoder, and the decoder's FLOPs (its width is chosen so). At
@@ -106,7 +106,7 @@ def at_initialization(decoder: Decoder) -> nn.Module:
 
 def meter_of(images: Tensor) -> Meter:
     """What is seen of float images in [−1, 1]."""
-    meter = Meter(PERIODS, (-1, 1))
+    meter = Meter(PERIODS, (-1, 1), pictures=True)
     meter.update(images)
     return meter
 
@@ -123,7 +123,7 @@ def tail(mine: Measurement) -> tuple[float, float]:
 
     The lattice's bins are left out, so that a grid does not read as a tail.
     """
-    a, b = mine.arrays.radial, mine.reference.arrays.radial
+    a, b = mine.pictures.profile(), mine.reference.pictures.profile()
     rings = a.frequency > TAIL
     weights = rings / rings.sum()
     covariance = (a.covariance + b.covariance) * (10 / np.log(10)) ** 2

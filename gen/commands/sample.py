@@ -139,7 +139,7 @@ OPTIONS = [
 # fmt: on
 sample = Command(
     "sample",
-    help="Draw images from a trained generator, image i from seed i alone; or masks, with a segmenter.",
+    help="Draw images from a trained generator: image i is a function of seed i. Or predict masks.",
     callback=draw,
     params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
     examples="""

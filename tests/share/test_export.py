@@ -265,7 +265,8 @@ def test_onnx_runtime_makes_the_same_images(exported, batch):
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(trained, tmp_path):
-    hidden = "import sys; sys.modules['onnxscript'] = None; from gen.commands.export import export; export()"
+    hidden = "from gen.commands.export import export; export()"
+    hidden = f"import sys; sys.modules['onnxscript'] = None; {hidden}"
     command = [sys.executable, "-c", hidden, trained, "--outdir", tmp_path / "new", "--onnx"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
