@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .amplitude import Amplitude
 from .difference import compare
-from .estimates import Amplitude, Estimates, clusters, solve, solve_traces
+from .estimates import Estimates, solve
 from .lattice import CLASSES, minimum_size
 from .level import Level, Part, level, severity
 from .result import (
@@ -39,11 +40,9 @@ STATISTICS = ("replica", "line", "excess", "trace")
 
 @dataclass
 class Findings:
-    """Estimates of one period, planes first, and the p-values of its tests (C, L)."""
+    """Estimates of one period and the p-values of its tests (C, L)."""
 
-    period: int
     estimates: Estimates
-    trace: Amplitude
     weight: Values  # (C, 1) share of a line's test in the family, by plane
     raw: dict[str, Values]
     adjusted: dict[str, Values]
@@ -55,7 +54,7 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
     why = _undefined(state)
     found = [] if why else findings(state)
     periods = {p: Period(undefined=why or _too_small(p, state)) for p in state.periods}
-    periods |= {f.period: _period(f) for f in found}
+    periods |= {f.estimates.period: _period(f) for f in found}
     names = ["0"] if state.shape[0] == 1 else ["luma", *map(str, range(state.shape[0]))]
     lines = [
         [line for f in found for line in _lines(f, plane, name)] for plane, name in enumerate(names)
@@ -78,7 +77,8 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
     reference = flush(reference)
     other, difference = conclude(reference), None
     if not why and not _undefined(reference):
-        difference = compare(found, findings(reference), periods, other.periods)
+        mine = [f.estimates for f in found]
+        difference = compare(mine, solve(reference), periods, other.periods)
         difference = replace(difference, **_radial(state, reference))
     return replace(measurement, reference=other, difference=difference)
 
@@ -89,20 +89,14 @@ def findings(state: State) -> list[Findings]:
     Weighted Holm: a quarter of the level for each statistic, equal parts for periods and for the
     lines within; luma takes half of a line's part, the channels share the other half.
     """
-    traces = solve_traces(state)
     found = []
     for e in solve(state):
-        for period in dict.fromkeys(line.period for line in e.lines):
-            own = e.of(period)
-            texture, depth = next(t for t in traces if any(x.period == period for x in t[0]))
-            trace = depth.pick([texture.index(line) for line in own.lines])
-            planes = len(e.contrast)
-            share = np.full((planes, 1), 1.0 if planes == 1 else 0.5 / max(planes - 1, 1))
-            share[0] = 1.0 if planes == 1 else 0.5
-            share /= len(STATISTICS) * len(state.measurable) * len(own.lines)
-            tests = (own.replica, own.line, own.excess, trace)
-            raw = {name: test.p_value for name, test in zip(STATISTICS, tests, strict=True)}
-            found.append(Findings(period, own, trace, share, raw, {}))
+        planes = len(e.contrast)
+        share = np.full((planes, 1), 0.5 / max(planes - 1, 1))
+        share[0] = 1.0 if planes == 1 else 0.5
+        share /= len(STATISTICS) * len(state.measurable) * len(e.lines)
+        tests = {name: getattr(e, name).p_value for name in STATISTICS}
+        found.append(Findings(e, share, tests, {}))
     every = [(f, name) for f in found for name in STATISTICS]
     joined = [f.raw[name].ravel() for f, name in every]
     weights = [np.broadcast_to(f.weight, f.raw[name].shape).ravel() for f, name in every]
@@ -111,7 +105,7 @@ def findings(state: State) -> list[Findings]:
         parts = np.split(corrected, np.cumsum([len(p) for p in joined])[:-1])
         for (f, name), part in zip(every, parts, strict=True):
             f.adjusted[name] = part.reshape(f.raw[name].shape)
-    return sorted(found, key=lambda f: state.periods.index(f.period))
+    return found
 
 
 def _undefined(state: State) -> str | None:
@@ -202,7 +196,7 @@ def _period(f: Findings) -> Period:
         line_dbc=decibels(found.line),
         excess_db=float(e.excess.value[0].max()) * DB_PER_NEPER,
         excess_p_value=best["excess"],
-        trace_depth=float(np.abs(f.trace.value[0]).max()),
+        trace_depth=float(np.abs(e.trace.value[0]).max()),
         trace_p_value=best["trace"],
         found=tuple(name for name, p in best.items() if p < SIGNIFICANT),
     )
@@ -234,7 +228,7 @@ def _lines(f: Findings, plane: int, name: str) -> list[MeasuredLine]:
                 replica=_replica(e.replica, found["replica"], f.raw["replica"], (plane, k)),
                 line=_line(e, found["line"], f.raw["line"], (plane, k)),
                 excess=_excess(f, (plane, k)),
-                trace=Trace(float(abs(f.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
+                trace=Trace(float(abs(e.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
             )
         )
     return out
@@ -286,7 +280,7 @@ def _excess(f: Findings, at: tuple[int, int]) -> Excess:
 
 def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
-    sums = clusters(state)
+    sums = state.clusters
     contrast = float(sums.pixels[2, 0]) / sums.clusters
     pixels = math.prod(state.shape[1:]) * state.summed
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None

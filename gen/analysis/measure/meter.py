@@ -96,7 +96,7 @@ class Meter:
         return conclude(self.state, reference.state)
 
     def estimates(self) -> list[Estimates]:
-        """Complex amplitudes and gains of all lines with covariances, by tiling; luma first."""
+        """Complex amplitudes and gains of all lines with covariances, by period; luma first."""
         if self.state.shape is None:
             raise MeasurementError("no images to measure: the set is empty")
         return solve(sums.flush(self.state))

@@ -8,12 +8,17 @@ Frequencies between the lines, on a grid twice or four times as fine, are the pl
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .amplitude import Amplitude, Placebos, sandwich, trace_of
 from .lattice import LatticeLine, lattice_lines
+from .moments import Moments
+from .statistics import TINY
 from .tiles import waves
 
 SOFT = 0.25  # gray levels added to a difference before its root
@@ -23,6 +28,14 @@ class TraceSums(NamedTuple):
     """Of each block: (1, Re depth, Im depth) of the lines (3, L, N); all depths (grid², N)."""
 
     depth: Tensor
+    products: Tensor
+
+
+@dataclass
+class TextureSums:
+    """Sums of one texture: depths of the lines, and all products (C, grid²) for placebos."""
+
+    depth: Moments
     products: Tensor
 
 
@@ -37,7 +50,7 @@ class Texture:
         dtype: torch.dtype = torch.float32,
     ):
         longest = max(line.period for line in lines)
-        self.lines = lines
+        self.lines, self.periods = lines, {line.period for line in lines}
         self.grid = q = longest * (4 if min(size) >= 8 * longest else 2)
         self.rows, self.columns = (waves([0], n // q * q, n, q).to(device, dtype) for n in size)
         combine = torch.zeros(2, len(lines), q, q, dtype=dtype)
@@ -96,6 +109,50 @@ class Texture:
             re, im = depth.unflatten(-1, (-1, len(starts)))
             depth = torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
         return TraceSums(torch.cat([varies.expand(1, depth.shape[1], n), depth]), z)
+
+
+def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
+    """Depth of the periodic modulation, with the frequencies between the lines as placebos."""
+    rows = [n for n, line in enumerate(texture.lines) if line.period == period]
+    lines = [texture.lines[n] for n in rows]
+    first, second = (v.cpu().numpy()[:, rows] for v in (sums.depth.first, sums.depth.second))
+    count = np.maximum(first[..., 0], 1e-12)
+    depth = (first[..., 1] + 1j * first[..., 2]) / count
+    scores = np.zeros((*depth.shape, 2, 3))
+    for part, v in enumerate((depth.real, depth.imag)):
+        scores[..., part, 0], scores[..., part, 1 + part] = -v / count, 1 / count
+    n = np.maximum(count**2 / np.maximum(second[..., 0, 0], TINY), 1.01)
+    covariance = sandwich(scores, second, n)
+    near = [_between(texture, line) for line in lines]
+    values = np.zeros((*depth.shape, max(map(len, near))), complex)
+    response = np.zeros((len(near), values.shape[-1]))
+    products = sums.products.T.cpu()
+    for i, frequencies in enumerate(near):
+        for k, (y, x) in enumerate(frequencies):
+            values[:, i, k] = texture.depth_at(products, y, x).numpy() / count[:, i]
+            response[i, k] = 1
+    expected = np.broadcast_to(trace_of(covariance)[..., None], values.shape)
+    worth = response.sum(-1)
+    placebos = Placebos(values, expected, response, response > 2, worth, 0 * worth)
+    c = np.array([float(line.degrees) for line in lines])
+    return Amplitude(depth, covariance, n, c, first[..., 0] > 0, placebos)
+
+
+def _between(texture: Texture, line: LatticeLine) -> list[tuple[int, int]]:
+    """Frequencies around a line that no other line reaches; those of an axis line are on it."""
+    q = texture.grid
+    steps = q // max(texture.periods) - 1  # to the next line, exclusive
+    y, x = texture.steps(line)
+    along = [s for s in range(-steps, steps + 1) if s]
+    if line.b == 0:
+        near = [(y + s, 0) for s in along]
+    elif line.a == 0:
+        near = [(0, x + s) for s in along]
+    else:
+        span = range(-min(steps, 2), min(steps, 2) + 1)
+        near = [(y + s, x + r) for s in span for r in span if s or r]
+    one = dict.fromkeys(min((k[0] % q, k[1] % q), (-k[0] % q, -k[1] % q)) for k in near)
+    return [k for k in one if max(min(v, q - v) for v in k) > 1]  # not next to zero
 
 
 def textures(size: tuple[int, int], periods: tuple[int, ...], **where) -> list[Texture]:
