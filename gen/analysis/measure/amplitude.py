@@ -7,6 +7,7 @@ sets (faces, digits, watermarks: their mean image is not flat) from false alarms
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ class Placebos:
     worth: Values
     axis_worth: Values
 
+    @functools.cached_property
     def ratio(self) -> tuple[Values, Values]:
         """r and its degrees of freedom (C, L): mean |θ_d|²/V over what white noise leaves, § 3.
 
@@ -86,7 +88,7 @@ class Amplitude:
 
     def ratio(self) -> tuple[Values, Values]:
         """Placebo ratio r and its degrees of freedom (C, L)."""
-        return self.placebos.ratio()
+        return self.placebos.ratio
 
     @property
     def noise(self) -> Values:

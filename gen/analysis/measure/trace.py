@@ -7,6 +7,7 @@ Frequencies between the lines, on a grid twice or four times as fine, are the pl
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -82,13 +83,6 @@ class Texture:
             out.append((0, half + y, half + x, -si * sj))
         return out
 
-    def depth_at(self, products: Tensor, i: int, j: int) -> Tensor:
-        """Depth at a grid frequency from sums (grid², C) of `products`: complex (C,)."""
-        square = products.view(self.grid, self.grid, -1)
-        return sum(
-            square[y, x] * (sign * (1j if part else 1)) for part, y, x, sign in self.terms(i, j)
-        )
-
     def sums(self, x: Tensor, starts: list[tuple[int, int]]) -> TraceSums:
         """Depths of blocks (H, N, W), N blocks last; 0 where the map does not vary.
 
@@ -123,19 +117,27 @@ def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
         scores[..., part, 0], scores[..., part, 1 + part] = -v / count, 1 / count
     n = np.maximum(count**2 / np.maximum(second[..., 0, 0], TINY), 1.01)
     covariance = sandwich(scores, second, n)
-    near = [_between(texture, line) for line in lines]
-    values = np.zeros((*depth.shape, max(map(len, near))), complex)
-    response = np.zeros((len(near), values.shape[-1]))
-    products = sums.products.T.cpu()
-    for i, frequencies in enumerate(near):
-        for k, (y, x) in enumerate(frequencies):
-            values[:, i, k] = texture.depth_at(products, y, x).numpy() / count[:, i]
-            response[i, k] = 1
+    index, factor = _placebo_terms(texture, period)
+    values = (sums.products.cpu().numpy()[:, index] * factor).sum(-1) / count[..., None]
+    response = (factor != 0).any(-1) * 1.0
     expected = np.broadcast_to(trace_of(covariance)[..., None], values.shape)
     worth = response.sum(-1)
     placebos = Placebos(values, expected, response, response > 2, worth, 0 * worth)
     c = np.array([float(line.degrees) for line in lines])
     return Amplitude(depth, covariance, n, c, first[..., 0] > 0, placebos)
+
+
+@functools.lru_cache(maxsize=64)
+def _placebo_terms(texture: Texture, period: int):
+    """Products (L, M, 4) and their factors that make the depth at the placebos of each line."""
+    near = [_between(texture, line) for line in texture.lines if line.period == period]
+    index = np.zeros((len(near), max(map(len, near)), 4), int)
+    factor = np.zeros(index.shape, complex)
+    for n, frequencies in enumerate(near):
+        for m, frequency in enumerate(frequencies):
+            for k, (part, y, x, sign) in enumerate(texture.terms(*frequency)):
+                index[n, m, k], factor[n, m, k] = y * texture.grid + x, sign * (1j if part else 1)
+    return index, factor
 
 
 def _between(texture: Texture, line: LatticeLine) -> list[tuple[int, int]]:
