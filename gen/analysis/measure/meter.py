@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ class Meter:
         Raises:
             MeasurementError: For another shape or type, or floats without a stated range.
         """
-        batch = torch.as_tensor(images)
+        with warnings.catch_warnings():  # read-only arrays: nothing here writes to images
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            batch = torch.as_tensor(images)
         self._check(batch)
         self.state = sums.update(self.state, batch.detach())
 
