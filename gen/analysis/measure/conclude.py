@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .amplitude import Amplitude
 from .difference import compare
-from .estimates import Amplitude, Estimates, clusters, solve, solve_traces
+from .estimates import Estimates, solve
 from .lattice import CLASSES, minimum_size
 from .level import Level, Part, level, severity
 from .result import (
@@ -24,26 +24,25 @@ from .result import (
 from .statistics import (
     DB_PER_NEPER,
     SIGNIFICANT,
+    TINY,
     Z_95,
     Z_POWER,
+    Values,
     bounds,
     decibels,
     weighted_holm,
 )
 from .sums import State, flush
 
-Values = NDArray[np.float64]
 MIN_CLUSTERS = 3
 STATISTICS = ("replica", "line", "excess", "trace")
 
 
 @dataclass
 class Findings:
-    """Estimates of one period, planes first, and the p-values of its tests (C, L)."""
+    """Estimates of one period and the p-values of its tests (C, L)."""
 
-    period: int
     estimates: Estimates
-    trace: Amplitude
     weight: Values  # (C, 1) share of a line's test in the family, by plane
     raw: dict[str, Values]
     adjusted: dict[str, Values]
@@ -55,19 +54,17 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
     why = _undefined(state)
     found = [] if why else findings(state)
     periods = {p: Period(undefined=why or _too_small(p, state)) for p in state.periods}
-    periods |= {f.period: _period(f) for f in found}
+    periods |= {f.estimates.period: _period(f) for f in found}
     names = ["0"] if state.shape[0] == 1 else ["luma", *map(str, range(state.shape[0]))]
-    lines = [
-        [line for f in found for line in _lines(f, plane, name)] for plane, name in enumerate(names)
-    ]
+    lines = [line for f in found for line in _lines(f, names)]
     measurement = Measurement(
         images=state.images,
         size=state.shape[1:],
         channels=state.shape[0],
         noise_floor=_rounding_floor(state) if state.whole_levels and not why else None,
         periods=periods,
-        lines=tuple(lines[0]),
-        channel_lines=tuple(line for plane in lines[1:] for line in plane),
+        lines=tuple(line for line in lines if line.channel == names[0]),
+        channel_lines=tuple(x for name in names[1:] for x in lines if x.channel == name),
         without_signal=state.flat,
         duplicates=state.summed - state.distinct,
         blocks=state.plan.blocks if state.by_block is not None else None,
@@ -78,7 +75,8 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
     reference = flush(reference)
     other, difference = conclude(reference), None
     if not why and not _undefined(reference):
-        difference = compare(found, findings(reference), periods, other.periods)
+        mine = [f.estimates for f in found]
+        difference = compare(mine, solve(reference), periods, other.periods)
         difference = replace(difference, **_radial(state, reference))
     return replace(measurement, reference=other, difference=difference)
 
@@ -89,20 +87,14 @@ def findings(state: State) -> list[Findings]:
     Weighted Holm: a quarter of the level for each statistic, equal parts for periods and for the
     lines within; luma takes half of a line's part, the channels share the other half.
     """
-    traces = solve_traces(state)
     found = []
     for e in solve(state):
-        for period in dict.fromkeys(line.period for line in e.lines):
-            own = e.of(period)
-            texture, depth = next(t for t in traces if any(x.period == period for x in t[0]))
-            trace = depth.pick([texture.index(line) for line in own.lines])
-            planes = len(e.contrast)
-            share = np.full((planes, 1), 1.0 if planes == 1 else 0.5 / max(planes - 1, 1))
-            share[0] = 1.0 if planes == 1 else 0.5
-            share /= len(STATISTICS) * len(state.measurable) * len(own.lines)
-            tests = (own.replica, own.line, own.excess, trace)
-            raw = {name: test.p_value for name, test in zip(STATISTICS, tests, strict=True)}
-            found.append(Findings(period, own, trace, share, raw, {}))
+        planes = len(e.contrast)
+        share = np.full((planes, 1), 0.5 / max(planes - 1, 1))
+        share[0] = 1.0 if planes == 1 else 0.5
+        share /= len(STATISTICS) * len(state.measurable) * len(e.lines)
+        tests = {name: getattr(e, name).p_value for name in STATISTICS}
+        found.append(Findings(e, share, tests, {}))
     every = [(f, name) for f in found for name in STATISTICS]
     joined = [f.raw[name].ravel() for f, name in every]
     weights = [np.broadcast_to(f.weight, f.raw[name].shape).ravel() for f, name in every]
@@ -111,7 +103,7 @@ def findings(state: State) -> list[Findings]:
         parts = np.split(corrected, np.cumsum([len(p) for p in joined])[:-1])
         for (f, name), part in zip(every, parts, strict=True):
             f.adjusted[name] = part.reshape(f.raw[name].shape)
-    return sorted(found, key=lambda f: state.periods.index(f.period))
+    return found
 
 
 def _undefined(state: State) -> str | None:
@@ -138,17 +130,8 @@ def _too_small(period: int, state: State) -> str:
     return f"period {period} needs images of at least {side}×{side}, these are {height}×{width}"
 
 
-def _dead(f: Findings) -> str | None:
-    e = f.estimates
-    if not e.line.alive.any():
-        return "no part of any image varies enough around the lines: flat, clipped, or empty"
-    if (e.line.n[e.line.alive] < MIN_CLUSTERS / 2).all():
-        return "one image outweighs all others"
-    return None
-
-
 def limits(f: Findings) -> dict[str, Values]:
-    """|θ|² (C, L) found with 90 % power at each line's share of the level."""
+    """|θ|² (C, L) found with 90 % power at each line's share; ∞ where nothing is alive."""
     out = {}
     for name, a in (("replica", f.estimates.replica), ("line", f.estimates.line)):
         edge = a.critical(SIGNIFICANT * f.weight)
@@ -159,39 +142,36 @@ def limits(f: Findings) -> dict[str, Values]:
 
 def _class_limits(f: Findings) -> dict[str, float | None]:
     """Limit in dBc of every class of lines of the first plane; None where it is 0 dBc or more."""
-    e, out = f.estimates, {}
-    found = limits(f)
-    power = np.maximum(found["replica"][0] * e.spread[0], found["line"][0]) / e.contrast[0]
-    power = power * e.line.c
+    e, found = f.estimates, limits(f)
+    power = np.maximum(found["replica"][0] * e.spread[0], found["line"][0]) * e.line.c
+    out = {}
     for kind in CLASSES:
         own = [k for k, line in enumerate(e.lines) if line.kind == kind]
         if own:
-            worst = float(power[own].max())
+            worst = float(power[own].max()) / max(e.contrast[0], TINY)
             out[kind] = decibels(worst) if worst < 1 else None
     return out
 
 
 def _period(f: Findings) -> Period:
     """Level, limits and verdict of one period."""
-    if why := _dead(f):
-        return Period(undefined=why)
-    e = f.estimates
+    e, by_class = f.estimates, _class_limits(f)
     best = {name: float(p.min()) for name, p in f.adjusted.items()}
     p_value = min(best["replica"], best["line"])
     detected = p_value < SIGNIFICANT
+    known = [v for v in by_class.values() if v is not None]
+    if not e.line.alive.any():
+        return Period(undefined="no part of any image varies enough: flat, clipped, or empty")
+    if not detected and not known:
+        return Period(undefined="the images vary so much at its lines that they hide any pattern")
     # Power is averaged over channels; luma is a signed sum of them.
     planes = [0] if len(e.contrast) == 1 else list(range(1, len(e.contrast)))
-    found = _level(e, [k for k in planes if e.contrast[k] > 0] or [0])
-    by_class = _class_limits(f)
-    known = [v for v in by_class.values() if v is not None]
-    if not detected and not known:
-        return Period(undefined="the images themselves vary so much at its lines that it hides")
+    found = _level(f, [k for k in planes if e.contrast[k] > 0] or [0])
     dbc = decibels(found.total)
-    low = found.low if detected else 0.0
     return Period(
         level_dbc=dbc,
-        level_low_dbc=decibels(low),
-        level_upper_dbc=decibels(found.high),
+        level_low_dbc=decibels(found.low) if detected else None,
+        level_upper_dbc=decibels(min(found.high, 1.0)),  # a pattern is part of the contrast
         p_value=p_value,
         detected=detected,
         detection_limit_dbc=max(known) if len(known) == len(by_class) else None,
@@ -202,91 +182,96 @@ def _period(f: Findings) -> Period:
         line_dbc=decibels(found.line),
         excess_db=float(e.excess.value[0].max()) * DB_PER_NEPER,
         excess_p_value=best["excess"],
-        trace_depth=float(np.abs(f.trace.value[0]).max()),
+        trace_depth=float(np.abs(e.trace.value[0]).max()),
         trace_p_value=best["trace"],
         found=tuple(name for name, p in best.items() if p < SIGNIFICANT),
     )
 
 
-def _level(e: Estimates, planes: list[int]) -> Level:
+def _level(f: Findings, planes: list[int]) -> Level:
+    e, parts = f.estimates, []
     contrast, spread = e.contrast[planes, None], e.spread[planes, None]
-    parts = [
-        Part(a.power[planes], a.noise[planes], a.noise_df[planes], a.c, share)
-        for a, share in ((e.even_line, 1 / contrast), (e.even_replica, spread / contrast))
-    ]
+    for name, even, share in (
+        ("line", e.even_line, 1 / contrast),
+        ("replica", e.even_replica, spread / contrast),
+    ):
+        clearer = np.minimum(2 * np.minimum(f.raw[name], even.p_value), 1)  # Bonferroni
+        values = (v[planes] for v in (even.power, even.noise, even.noise_df))
+        parts.append(Part(*values, c=even.c, share=share, p=clearer[planes]))
     return level(*parts)
 
 
-def _lines(f: Findings, plane: int, name: str) -> list[MeasuredLine]:
-    """All lines of one period and plane as result values."""
-    e, found = f.estimates, limits(f)
-    out = []
-    if plane and not e.line.alive[plane].any():  # a channel without signal
-        return []
-    for k, line in enumerate(e.lines):
-        out.append(
-            MeasuredLine(
-                channel=name,
-                frequency=line.frequency,
-                period=line.period,
-                kind=line.kind,
-                alive=bool(e.line.alive[plane, k]),
-                replica=_replica(e.replica, found["replica"], f.raw["replica"], (plane, k)),
-                line=_line(e, found["line"], f.raw["line"], (plane, k)),
-                excess=_excess(f, (plane, k)),
-                trace=Trace(float(abs(f.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
-            )
+def _lines(f: Findings, names: list[str]) -> list[MeasuredLine]:
+    """All lines of one period as result values, plane by plane; planes without signal left out."""
+    e, parts = f.estimates, {"excess": _excess(f)}
+    found = limits(f)
+    parts["replica"] = _amplitudes(e.replica, found["replica"], f.raw["replica"], 1.0)
+    parts["line"] = _amplitudes(e.line, found["line"], f.raw["line"], e.line.c)
+    return [
+        MeasuredLine(
+            channel=name,
+            frequency=line.frequency,
+            period=e.period,
+            kind=line.kind,
+            alive=bool(e.line.alive[plane, k]),
+            replica=_replica(parts["replica"][plane][k]),
+            line=_line(parts["line"][plane][k], max(float(e.contrast[plane]), 1e-12)),
+            excess=Excess(*parts["excess"][plane][k]),
+            trace=Trace(float(abs(e.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
         )
-    return out
+        for plane, name in enumerate(names)
+        if not plane or e.line.alive[plane].any()
+        for k, line in enumerate(e.lines)
+    ]
 
 
-def _interval(a: Amplitude, at: tuple[int, int]) -> tuple[float, float]:
-    low, high = bounds(a.power[at], a.noise[at], a.c[at[1]], a.noise_df[at])
-    return float(low), float(high)
+def _amplitudes(a: Amplitude, limit: Values, p: Values, scale) -> list[list[list]]:
+    """By plane and line: value, power, its 95 % bounds and limit times `scale`, p, covariance."""
+    powers = (a.power, *bounds(a.power, a.noise, a.c, a.noise_df), limit)
+    columns = (a.value, *(scale * power for power in powers), p)
+    rows = [np.broadcast_to(column, a.value.shape).tolist() for column in columns]
+    by_plane = zip(*rows, a.covariance.tolist(), strict=True)
+    return [list(zip(*plane, strict=True)) for plane in by_plane]
 
 
-def _replica(a: Amplitude, limit: Values, p: Values, at: tuple[int, int]) -> Replica:
-    low, high = _interval(a, at)
-    rr, ri, _, ii = a.covariance[at].ravel().tolist()
+def _replica(values) -> Replica:
+    gain, power, low, high, limit, p, ((rr, ri), (ir, ii)) = values
     return Replica(
-        gain=complex(a.value[at]),
-        db=decibels(float(a.power[at])),
+        gain=gain,
+        db=decibels(power),
         low_db=decibels(low),
         high_db=decibels(high),
-        p_value=float(p[at]),
-        limit_db=decibels(float(limit[at])) if math.isfinite(limit[at]) else None,
-        covariance=((rr, ri), (ri, ii)),
+        p_value=p,
+        limit_db=decibels(limit) if math.isfinite(limit) else None,
+        covariance=((rr, ri), (ir, ii)),
     )
 
 
-def _line(e: Estimates, limit: Values, p: Values, at: tuple[int, int]) -> Line:
-    a, c = e.line, float(e.line.c[at[1]])
-    low, high = _interval(a, at)
-    contrast = max(float(e.contrast[at[0]]), 1e-12)
-    rr, ri, _, ii = a.covariance[at].ravel().tolist()
+def _line(values, contrast: float) -> Line:
+    amplitude, power, low, high, limit, p, ((rr, ri), (ir, ii)) = values
     return Line(
-        amplitude=complex(a.value[at]),
-        gray_levels=math.sqrt(c * float(a.power[at])),
-        low_gray_levels=math.sqrt(c * low),
-        high_gray_levels=math.sqrt(c * high),
-        dbc=decibels(c * float(a.power[at]) / contrast),
-        p_value=float(p[at]),
-        limit_gray_levels=math.sqrt(c * limit[at]) if math.isfinite(limit[at]) else None,
-        covariance=((rr, ri), (ri, ii)),
+        amplitude=amplitude,
+        gray_levels=math.sqrt(power),
+        low_gray_levels=math.sqrt(low),
+        high_gray_levels=math.sqrt(high),
+        dbc=decibels(power / contrast),
+        p_value=p,
+        limit_gray_levels=math.sqrt(limit) if math.isfinite(limit) else None,
+        covariance=((rr, ri), (ir, ii)),
     )
 
 
-def _excess(f: Findings, at: tuple[int, int]) -> Excess:
+def _excess(f: Findings) -> list[list[list[float]]]:
+    """By plane and line: value and 95 % interval in dB, p."""
     e = f.estimates.excess
-    value = float(e.value[at])
-    half = Z_95 * math.sqrt(max(float(e.variance[at]), float(e.spread[at])))
-    db = [min(max(v * DB_PER_NEPER, -300.0), 300.0) for v in (value, value - half, value + half)]
-    return Excess(*db, p_value=float(f.raw["excess"][at]))
+    half = Z_95 * np.sqrt(np.maximum(e.variance, e.spread))
+    db = [np.clip(v * DB_PER_NEPER, -300, 300) for v in (e.value, e.value - half, e.value + half)]
+    return np.stack([*db, f.raw["excess"]], -1).tolist()
 
 
 def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
-    sums = clusters(state)
+    sums = state.clusters
     contrast = float(sums.pixels[2, 0]) / sums.clusters
     pixels = math.prod(state.shape[1:]) * state.summed
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None

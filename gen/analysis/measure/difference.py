@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from .estimates import Estimates
 from .result import Difference, LineDifference, Period, PeriodDifference
 from .statistics import DB_PER_NEPER, weighted_holm
 
-if TYPE_CHECKING:
-    from .conclude import Findings
-
 
 def compare(
-    mine: list[Findings],
-    theirs: list[Findings],
+    mine: list[Estimates],
+    theirs: list[Estimates],
     periods: dict[int, Period],
     others: dict[int, Period],
 ) -> Difference:
@@ -26,10 +22,9 @@ def compare(
     periods and statistics alike. Periods that either set leaves undefined are not compared.
     """
     lines, p_values, weights = [], [], []
-    for a, b in zip(mine, theirs, strict=True):
-        if periods[a.period].undefined or others[a.period].undefined:
+    for e, f in zip(mine, theirs, strict=True):
+        if periods[e.period].undefined or others[e.period].undefined:
             continue
-        e, f = a.estimates, b.estimates
         parts = [e.replica.minus(f.replica), e.line.minus(f.line), e.excess.minus(f.excess)]
         tests = (parts[0].p_value, parts[1].p_value, parts[2].two_sided)
         p = np.stack([values[0] for values in tests], -1)

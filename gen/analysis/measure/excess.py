@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import TINY, f_test, welch_df
+from .statistics import TINY, Values, f_test, welch_df
 from .sums import TilingSums, own_shifts
 from .tiles import Tiling
-
-if TYPE_CHECKING:
-    from .estimates import Fit
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,14 +37,8 @@ class Excess:
     @property
     def p_value(self) -> Values:
         """p of power above that around the line."""
-        p = self.two_sided
-        return np.where(self.alive & (self.value <= 0), 1 - p / 2, np.where(self.alive, p / 2, 1))
-
-    def pick(self, columns: list[int]) -> Excess:
-        """The excess of some lines."""
-        values = (self.value, self.variance, self.df, self.spread)
-        value, variance, df, spread = (v[:, columns] for v in values)
-        return Excess(value, variance, df, spread, self.spread_df[columns], self.alive[:, columns])
+        half = self.two_sided / 2
+        return np.where(self.alive, np.where(self.value > 0, half, 1 - half), 1.0)
 
     def minus(self, other: Excess) -> Excess:
         """The difference of two independent sets."""
@@ -64,39 +52,42 @@ class Excess:
         )
 
 
-def solve_excess(tiling: Tiling, sums: TilingSums, found: Fit, alive) -> Excess:
-    """Excess of the lines of one tiling; power that grid and replica add is taken out."""
-    at = tiling.at.cpu().numpy()
-    first, cross = (v.cpu().numpy() for v in (sums.excess.first, sums.excess.second))
-    raw = sums.weighted.second.cpu().numpy()[:, at]
+def solve_excess(tiling: Tiling, sums: TilingSums, rows, fitted, second: Values, alive) -> Excess:
+    """Excess of some lines of a tiling; power that line and replica add is taken out.
+
+    Args:
+        tiling: The tiling.
+        sums: Its sums.
+        rows: Indices of the lines.
+        fitted: a, g, m̄ of eq. (4) at the lines (C, L).
+        second: Second moments (C, L, 7, 7) of the weighted terms.
+        alive: (C, L), passed on.
+    """
+    first, cross, pairs = (
+        v.cpu().numpy()[:, rows] for v in (sums.excess.first, sums.excess.second, sums.pairs)
+    )
     own, around = np.maximum(np.moveaxis(first, -1, 0), 1e-60)
-    total = raw[..., 3, 3] + raw[..., 4, 4]
-    coherent = np.maximum(total - _residual_power(raw, found, at), 0)
+    total = second[..., 3, 3] + second[..., 4, 4]
+    coherent = np.maximum(total - _residual_power(second, *fitted), 0)
     # Images are sums over their blocks, whose powers make up `own`: their coherent part is less.
     left = np.maximum(own - coherent * np.clip(own / np.maximum(total, TINY), 0, 1), 1e-3 * own)
     value = np.log(left / around)
     n = np.maximum(around**2 / np.maximum(cross[..., 1, 1], TINY), 1.5)
     variance = cross[..., 0, 0] / own**2 - 2 * cross[..., 0, 1] / (own * around)
     variance = (variance + cross[..., 1, 1] / around**2) * n / (n - 1)
-    spread, count = _spread(tiling, sums.pairs.cpu().numpy())
-    return Excess(value, np.maximum(variance, TINY), n - 1, spread, 2 * (count - 1), alive)
+    logs = np.log(np.maximum(pairs / tiling.axial_responses, TINY))
+    use = own_shifts(tiling)[rows]
+    count = use.sum(-1)
+    mean = (logs * use).sum(-1, keepdims=True) / np.maximum(count, 1)[:, None]
+    # The mean of both signs halves the variance of a shift.
+    spread = 2 * (use * (logs - mean) ** 2).sum(-1) / np.maximum(count - 1, 1)
+    df = 2 * np.maximum(count - 1, 0)
+    return Excess(value, np.maximum(variance, TINY), n - 1, spread, df, alive)
 
 
-def _residual_power(second: Values, found: Fit, at) -> Values:
-    """Σ over images of |Σ u(z - a - g(m - m̄))|² (C, L) from the second moments."""
-    a, g, mean = found.a[:, at], found.g[:, at], found.mean[:, at]
+def _residual_power(second: Values, a, g, mean) -> Values:
+    """Σ over images of |Σ u(z - a - g(m - m̄))|² (C, L)."""
     J = np.zeros((*a.shape, 2, 7))
     for part, (va, vg) in enumerate(((a.real, g.real), (a.imag, g.imag))):
         J[..., part, 0], J[..., part, 1], J[..., part, 3 + part] = vg * mean - va, -vg, 1
     return np.trace(J @ second @ np.swapaxes(J, -1, -2), axis1=-2, axis2=-1)
-
-
-def _spread(tiling: Tiling, pairs: Values) -> tuple[Values, Values]:
-    """Variance of ln |s_d|²/R over a line's shifts (C, L), and their number (L,)."""
-    logs = np.log(np.maximum(pairs / tiling.axial_responses, TINY))
-    use = own_shifts(tiling)
-    count = use.sum(-1)
-    mean = (logs * use).sum(-1) / np.maximum(count, 1)
-    squares = (use * (logs - mean[..., None]) ** 2).sum(-1)
-    # The mean of both signs halves the variance of a shift.
-    return 2 * squares / np.maximum(count - 1, 1), np.maximum(count, 1)

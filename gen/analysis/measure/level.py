@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .statistics import bounds
 
 Values = NDArray[np.float64]
+EVIDENCE = 0.05  # a line of this p counts half
 CHANCE = 0.05
 # Levels in dBc from which a pattern is called so.
 SEVERITIES = (
@@ -43,6 +44,7 @@ class Part:
         df: Degrees of freedom (C, L) of the noise.
         c: (L,) 1 where an amplitude is real, else 2, one for each line of the conjugate pair.
         share: (C, 1) what turns |θ|² into power over the contrast: 1/σ² for a, S²/σ² for g.
+        p: Raw p-values (C, L) of the weighted or the even estimate, whichever is clearer.
     """
 
     power: Values
@@ -50,6 +52,7 @@ class Part:
     df: Values
     c: Values
     share: Values
+    p: Values
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,16 @@ class Level:
 def level(line: Part, replica: Part) -> Level:
     """Level of one period, the mean over planes.
 
-    Each line enters with the positive part of its debiased power,
+    Each line enters with the positive part of its debiased power, weighed by the evidence for it,
 
-        Σ c·share·max(|θ̂|² - V', 0),                                                             (7)
+        Σ c·share·max(|θ̂|² - V', 0) / (1 + p/0.05),                                              (7)
 
-    which is continuous and never weighs a line by a test. The interval adds up what could be hidden
-    in any line, by the method of variance estimates recovery: with q̂ = c·share·(|θ̂|² - V') and the
-    bounds l, u of the power of each line,
+    which is continuous: no test decides which lines are summed. The weight keeps the noise of lines
+    without a pattern, which can be 20 dB above a pattern on another line, out of the sum.
+
+    The interval does not use the weights: it adds up what could be hidden in any line, by the
+    method of variance estimates recovery. With q̂ = c·share·(|θ̂|² - V') and the bounds l, u of the
+    power of each line,
 
         low = Σq̂ - √Σ max(q̂ - l, q₀)²,    high = Σq̂ + √Σ(u - q̂)²,                                (8)
 
@@ -91,7 +97,7 @@ def level(line: Part, replica: Part) -> Level:
         scale = part.share * part.c
         reading = scale * (part.power - part.noise)
         low, high = (scale * v for v in bounds(part.power, part.noise, part.c, part.df))
-        sums[name] = np.maximum(reading, 0).sum(-1)
+        sums[name] = (np.maximum(reading, 0) / (1 + part.p / EVIDENCE)).sum(-1)
         center = center + reading.sum(-1)
         chance = scale * part.noise * (chdtri(part.c, CHANCE) / part.c - 1)
         below = below + (np.maximum(reading - low, chance) ** 2).sum(-1)

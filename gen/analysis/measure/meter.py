@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ class Meter:
         Raises:
             MeasurementError: For another shape or type, or floats without a stated range.
         """
-        batch = torch.as_tensor(images)
+        with warnings.catch_warnings():  # read-only arrays: nothing here writes to images
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            batch = torch.as_tensor(images)
         self._check(batch)
         self.state = sums.update(self.state, batch.detach())
 
@@ -96,7 +99,7 @@ class Meter:
         return conclude(self.state, reference.state)
 
     def estimates(self) -> list[Estimates]:
-        """Complex amplitudes and gains of all lines with covariances, by tiling; luma first."""
+        """Complex amplitudes and gains of all lines with covariances, by period; luma first."""
         if self.state.shape is None:
             raise MeasurementError("no images to measure: the set is empty")
         return solve(sums.flush(self.state))

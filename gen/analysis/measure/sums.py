@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .lattice import minimum_size
+from .moments import Moments, moments_of
 from .spectrum import Pictures, picture_sums
 from .threads import over_cores
 from .tiles import FLOOR, Tiling, tilings
-from .trace import Texture, textures
+from .trace import Texture, TextureSums, textures
 
 BLOCK = 64  # pixels: work stays linear in the number of pixels
 STEP = 8  # blocks start at multiples
@@ -33,18 +34,6 @@ GROUP = 256  # images whose second moments are added up together, at most four c
 FEW = 3  # images: with more, images are the clusters
 MID_GRAY = 127.5
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601; other channel counts take the plain mean as luma
-
-
-@dataclass
-class Moments:
-    """Sums over clusters of r terms and of their products, by plane and frequency (C, K, …).
-
-    `kish` (2, C, K) holds Σq and Σq² of q = U^(2/3), the leverage of a cluster on a line.
-    """
-
-    first: Tensor
-    second: Tensor
-    kish: Tensor
 
 
 @dataclass
@@ -62,14 +51,6 @@ class TilingSums:
     pairs: Tensor
     places: Tensor
     even_places: Tensor
-
-
-@dataclass
-class TextureSums:
-    """Sums of one texture: depths of the lines, and all products (C, grid²) for placebos."""
-
-    depth: Moments
-    products: Tensor
 
 
 @dataclass
@@ -116,6 +97,11 @@ class State:
     def measurable(self) -> tuple[int, ...]:
         """Periods that fit the images."""
         return tuple(p for p in self.periods if min(self.shape[1:]) >= minimum_size(p))
+
+    @property
+    def clusters(self) -> Sums:
+        """Sums by image, or by block of three images or fewer."""
+        return self.by_image if self.by_block is None else self.by_block
 
     @property
     def distinct(self) -> int:
@@ -188,7 +174,7 @@ def update(state: State, images: Tensor) -> State:
         torch.empty(24 * 2**20, dtype=torch.uint8)
         state = dataclasses.replace(state, shape=tuple(images.shape[1:]), device=images.device)
     images = images.to(state.device)
-    low, high = torch.aminmax(images.flatten(2), dim=-1)
+    low, high = images.flatten(2).amin(-1), images.flatten(2).amax(-1)
     finite = (low.isfinite() & high.isfinite()).all(1)
     varies = finite & (low != high).any(1)
     good, usable = int(finite.sum()), int(varies.sum())
@@ -412,7 +398,7 @@ def _reduced(records: list[_Record], layout: Plan, images: int, blocks: bool = F
         pixels = math.prod(layout.block) * layout.blocks
     energy, *clusters = (torch.cat(v, -1).double() for v in zip(*parts, strict=True))
     totals = iter([sum(v) for v in zip(*(r.totals for r in records), strict=True)])
-    found = iter([_moments(v) for v in clusters])
+    found = iter([moments_of(v) for v in clusters])
     mean, square = energy / pixels
     variance = (square - mean * mean).clamp(min=0)
     moments = torch.stack([mean, square, variance]).sum(-1)
@@ -422,10 +408,3 @@ def _reduced(records: list[_Record], layout: Plan, images: int, blocks: bool = F
     ]
     traced = [TextureSums(next(found), next(totals)) for _ in layout.textures]
     return Sums(images * (layout.blocks if blocks else 1), tiled, traced, moments)
-
-
-def _moments(values: Tensor) -> Moments:
-    """Moments of cluster sums (r, K, C, n)."""
-    v = values.permute(2, 1, 0, 3).contiguous()
-    q = v[:, :, 0].clamp(min=0).pow(2 / 3)
-    return Moments(v.sum(-1), v @ v.mT, torch.stack([q.sum(-1), (q * q).sum(-1)]))

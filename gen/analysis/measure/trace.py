@@ -7,13 +7,19 @@ Frequencies between the lines, on a grid twice or four times as fine, are the pl
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .amplitude import Amplitude, Placebos, sandwich, trace_of
 from .lattice import LatticeLine, lattice_lines
+from .moments import Moments
+from .statistics import TINY
 from .tiles import waves
 
 SOFT = 0.25  # gray levels added to a difference before its root
@@ -23,6 +29,14 @@ class TraceSums(NamedTuple):
     """Of each block: (1, Re depth, Im depth) of the lines (3, L, N); all depths (grid², N)."""
 
     depth: Tensor
+    products: Tensor
+
+
+@dataclass
+class TextureSums:
+    """Sums of one texture: depths of the lines, and all products (C, grid²) for placebos."""
+
+    depth: Moments
     products: Tensor
 
 
@@ -37,7 +51,7 @@ class Texture:
         dtype: torch.dtype = torch.float32,
     ):
         longest = max(line.period for line in lines)
-        self.lines = lines
+        self.lines, self.periods = lines, {line.period for line in lines}
         self.grid = q = longest * (4 if min(size) >= 8 * longest else 2)
         self.rows, self.columns = (waves([0], n // q * q, n, q).to(device, dtype) for n in size)
         combine = torch.zeros(2, len(lines), q, q, dtype=dtype)
@@ -69,13 +83,6 @@ class Texture:
             out.append((0, half + y, half + x, -si * sj))
         return out
 
-    def depth_at(self, products: Tensor, i: int, j: int) -> Tensor:
-        """Depth at a grid frequency from sums (grid², C) of `products`: complex (C,)."""
-        square = products.view(self.grid, self.grid, -1)
-        return sum(
-            square[y, x] * (sign * (1j if part else 1)) for part, y, x, sign in self.terms(i, j)
-        )
-
     def sums(self, x: Tensor, starts: list[tuple[int, int]]) -> TraceSums:
         """Depths of blocks (H, N, W), N blocks last; 0 where the map does not vary.
 
@@ -96,6 +103,58 @@ class Texture:
             re, im = depth.unflatten(-1, (-1, len(starts)))
             depth = torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
         return TraceSums(torch.cat([varies.expand(1, depth.shape[1], n), depth]), z)
+
+
+def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
+    """Depth of the periodic modulation, with the frequencies between the lines as placebos."""
+    rows = [n for n, line in enumerate(texture.lines) if line.period == period]
+    lines = [texture.lines[n] for n in rows]
+    first, second = (v.cpu().numpy()[:, rows] for v in (sums.depth.first, sums.depth.second))
+    count = np.maximum(first[..., 0], 1e-12)
+    depth = (first[..., 1] + 1j * first[..., 2]) / count
+    scores = np.zeros((*depth.shape, 2, 3))
+    for part, v in enumerate((depth.real, depth.imag)):
+        scores[..., part, 0], scores[..., part, 1 + part] = -v / count, 1 / count
+    n = np.maximum(count**2 / np.maximum(second[..., 0, 0], TINY), 1.01)
+    covariance = sandwich(scores, second, n)
+    index, factor = _placebo_terms(texture, period)
+    values = (sums.products.cpu().numpy()[:, index] * factor).sum(-1) / count[..., None]
+    response = (factor != 0).any(-1) * 1.0
+    expected = np.broadcast_to(trace_of(covariance)[..., None], values.shape)
+    worth = response.sum(-1)
+    placebos = Placebos(values, expected, response, response > 2, worth, 0 * worth)
+    c = np.array([float(line.degrees) for line in lines])
+    return Amplitude(depth, covariance, n, c, first[..., 0] > 0, placebos)
+
+
+@functools.lru_cache(maxsize=64)
+def _placebo_terms(texture: Texture, period: int):
+    """Products (L, M, 4) and their factors that make the depth at the placebos of each line."""
+    near = [_between(texture, line) for line in texture.lines if line.period == period]
+    index = np.zeros((len(near), max(map(len, near)), 4), int)
+    factor = np.zeros(index.shape, complex)
+    for n, frequencies in enumerate(near):
+        for m, frequency in enumerate(frequencies):
+            for k, (part, y, x, sign) in enumerate(texture.terms(*frequency)):
+                index[n, m, k], factor[n, m, k] = y * texture.grid + x, sign * (1j if part else 1)
+    return index, factor
+
+
+def _between(texture: Texture, line: LatticeLine) -> list[tuple[int, int]]:
+    """Frequencies around a line that no other line reaches; those of an axis line are on it."""
+    q = texture.grid
+    steps = q // max(texture.periods) - 1  # to the next line, exclusive
+    y, x = texture.steps(line)
+    along = [s for s in range(-steps, steps + 1) if s]
+    if line.b == 0:
+        near = [(y + s, 0) for s in along]
+    elif line.a == 0:
+        near = [(0, x + s) for s in along]
+    else:
+        span = range(-min(steps, 2), min(steps, 2) + 1)
+        near = [(y + s, x + r) for s in span for r in span if s or r]
+    one = dict.fromkeys(min((k[0] % q, k[1] % q), (-k[0] % q, -k[1] % q)) for k in near)
+    return [k for k in one if max(min(v, q - v) for v in k) > 1]  # not next to zero
 
 
 def textures(size: tuple[int, int], periods: tuple[int, ...], **where) -> list[Texture]:

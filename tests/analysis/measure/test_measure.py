@@ -190,6 +190,7 @@ def test_meters_that_do_not_fit(draw):
 
 def test_the_input_is_not_changed(draw):
     images = draw(8).astype(np.float32)
+    images.flags.writeable = False
     before = images.copy()
     measure(images, (2,), value_range=(0, 255))
     assert (images == before).all()
