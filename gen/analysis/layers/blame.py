@@ -1,7 +1,8 @@
 """Which layer makes the grid: counterfactuals on the same latents, shared out after Shapley.
 
-A layer is replaced by its nearest balanced weights (`gen.analysis.layers.phases.balance`). With u(S) the complex amplitudes of all lines of one period (gain of the replica and line over the
-standard deviation) when the layers of S are balanced, layer l's part is
+A layer is replaced by its nearest balanced weights (`gen.analysis.layers.phases.balance`). With
+u(S) the complex amplitudes of all lines of one period (their power is the level) when the layers of
+S are balanced, layer l's part is
 
     φ_l = Σ_{S ∌ l} |S|! (n−|S|−1)!/n! · (u(S) − u(S ∪ l)),     share_l = Re⟨u(∅), φ_l⟩ / |u(∅)|²
 
