@@ -33,9 +33,10 @@ test: $(STAMP)  ## run the tests
 test-slow: $(STAMP)  ## run the tests that take minutes
 	$(RUN) -m pytest -m slow
 
-lint: $(STAMP)  ## check style
+lint: $(STAMP)  ## check style and spelling
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/typos
 
 docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
 	$(RUN) -W error -m pdoc -o build/docs -d google --math gen gen.models

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from gen.analysis.measure.meter import measure
 from gen.analysis.measure.result import Measurement
-from gen.analysis.report.figures import BLUE, STYLE, VERMILLION, amplification, period_pattern
+from gen.analysis.report.figures import BLUE, STYLE, VERMILION, amplification, period_pattern
 from gen.commands.compare import table
 from gen.commands.demo import precision
 from gen.images import make_grid
@@ -84,7 +84,7 @@ def draw_levels(axes: Axes, m: Measurement) -> None:
     for column, number in enumerate(PERIODS):
         period = m.periods[number]
         low, level, high = period.level_low_dbc, period.level_dbc, period.level_upper_dbc
-        color = VERMILLION if period.detected else BLUE
+        color = VERMILION if period.detected else BLUE
         axes.plot([column, column], [-200 if low is None else low, high], color=color, lw=4)
         if period.detected:
             axes.plot(column, level, "o", color=color, ms=11)

@@ -24,7 +24,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from gen.analysis.report.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILLION
+from gen.analysis.report.figures import BLUE, GRAY, GREEN, INK, STYLE, VERMILION
 from gen.system.files import write_atomically
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
@@ -291,7 +291,7 @@ def draw(runs: list[Run]) -> bytes:
 
 # Color-blind-safe (Okabe and Ito); the uneven kernels are the two warm ones.
 LINES = {
-    "transposed-k3": (VERMILLION, "o"), "transposed-k5": ("#E69F00", "s"),
+    "transposed-k3": (VERMILION, "o"), "transposed-k5": ("#E69F00", "s"),
     "transposed-k4": (BLUE, "o"), "balanced-k4": (INK, "D"), "bilinear": (GREEN, "v"),
     "nearest": ("#56B4E9", "^"), "subpixel": ("#CC79A7", "P"),
 }  # fmt: skip

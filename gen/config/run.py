@@ -1,7 +1,7 @@
 """What a run is: frozen dataclasses that check themselves and go to and from plain dicts.
 
-Every field carries its help, unit and rule; `gen.commands.options` makes the options of them.
-This module imports neither torch nor the networks, so that `--help` and usage errors answer at once.
+Every field carries its help, unit and rule; `gen.commands.options` makes options of them.
+This module imports neither torch nor networks, so that `--help` and usage errors answer at once.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gen.analysis.measure.result import Measurement
 
 Values = NDArray[np.float64]
-BLUE, VERMILLION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
+BLUE, VERMILION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
 PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
 STYLE = {
     "font.size": 10.5,
@@ -65,7 +65,7 @@ def draw_levels(measurement: Measurement) -> bytes:
             period = shown.periods[number]
             if period.undefined:
                 continue
-            own = color or (VERMILLION if period.detected else BLUE)
+            own = color or (VERMILION if period.detected else BLUE)
             low, level, high = period.level_low_dbc, period.level_dbc, period.level_upper_dbc
             limit = period.detection_limit_dbc
             y = len(defined) - 1 - row + shift
