@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 
 class Progress:
@@ -20,7 +21,8 @@ class Progress:
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
-        self.total, self.unit, self.printed = total, unit, time.monotonic()
+        self.total, self.start, self.unit = total, start, unit
+        self.begun = self.printed = time.monotonic()
 
     def advance(self) -> None:
         """One step further."""
@@ -32,7 +34,9 @@ class Progress:
         self.bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
         if lasting or (self.bar.disable and (now - self.printed >= 10 or step == self.total)):
-            self.say(f"{self.unit} {step}/{self.total}  {text}".rstrip())
+            left = (now - self.begun) / max(step - self.start, 1) * (self.total - step)
+            when = f"  {timedelta(seconds=round(left))} left" if 0 < step < self.total else ""
+            self.say(f"{self.unit} {step}/{self.total}{when}  {text}".rstrip())
             self.printed = now
 
     def say(self, line: str) -> None:
