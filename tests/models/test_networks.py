@@ -8,12 +8,13 @@ from gen.models.blocks import size_ladder
 from gen.models.build import build_modules
 from gen.models.dcgan import Discriminator
 from gen.models.decoder import Decoder
+from gen.models.kinds import UPSAMPLERS
 from gen.models.upsample import Subpixel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gen.config.networks import KERNEL_SIZES, GeneratorConfig
+from gen.config.networks import GeneratorConfig
 from gen.config.run import MODELS, RunConfig
 
 WEIGHTED = torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding
@@ -36,9 +37,9 @@ def test_each_step_of_the_ladder_doubles_then_crops_at_most_one(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("upsample", KERNEL_SIZES)
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
 def test_decoder_reaches_every_size(size, upsample):
-    decoder = Decoder(7, size, 3, 4, upsample, KERNEL_SIZES[upsample][0])
+    decoder = Decoder(7, size, 3, 4, upsample, UPSAMPLERS[upsample].kernel_sizes[0])
     images = decoder(torch.randn(2, 7))
     assert images.shape == (2, 3, *size)
     assert images.abs().max() <= 1
