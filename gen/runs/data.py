@@ -27,11 +27,11 @@ def fit_to_data(run: RunConfig) -> RunConfig:
     skip, limit = run.data.on_bad_image == "skip", run.data.max_image_pixels
     if not run.model.channels:
         channels = natural_channels(run.data.data, skip_bad=skip, max_pixels=limit)
-        run = run.with_networks(channels=channels)
+        run = run.with_model(channels=channels)
     if getattr(run.model, "conditional", False) or isinstance(run.model, ClassifierConfig):
-        run = run.with_networks(classes=natural_classes(run.data.data))
+        run = run.with_model(classes=natural_classes(run.data.data))
     if isinstance(run.model, SegmenterConfig) and not run.model.classes:
-        run = run.with_networks(classes=natural_mask_classes(run.data.data, skip_bad=skip))
+        run = run.with_model(classes=natural_mask_classes(run.data.data, skip_bad=skip))
     return run
 
 

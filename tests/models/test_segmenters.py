@@ -21,7 +21,7 @@ def segmenter(model, size=(64, 64), **fields):
     torch.manual_seed(0)
     kind = FCNConfig if model == "fcn" else SegmenterConfig
     given = {"size": size, "channels": 3, "width": 2, "classes": 5, **fields}
-    return build_modules(kind(model, **given))["segmenter"]
+    return build_modules({"segmenter": model}, kind(model, **given))["segmenter"]
 
 
 @pytest.mark.parametrize("size", SIZES)
