@@ -1,8 +1,8 @@
-"""ModelConfig → networks by name."""
+"""Settings → networks. `config` is a configuration of networks, of `gen.config.networks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,90 +16,80 @@ from .unet import UNet
 from .vae import Encoder
 
 
-def _decoder(config: Any) -> Decoder:
+def decoder(config: Any) -> Decoder:
+    """Latents → images."""
     return Decoder(
-        config.latent,
-        config.size,
-        config.channels,
-        config.decoder_width or config.width,
-        config.upsample,
-        config.kernel_size,
-        config.antialias,
-        config.classes,
+        latent=config.latent,
+        size=config.size,
+        channels=config.channels,
+        width=config.decoder_width or config.width,
+        classes=config.classes,
+        **_enlarging(config),
     )
 
 
-def _discriminator(config: Any) -> Discriminator:
+def encoder(config: Any) -> Encoder:
+    """Images → latents."""
+    return Encoder(config.latent, config.size, config.channels, config.width, config.classes)
+
+
+def discriminator(config: Any) -> Discriminator:
+    """Images → logits of being real."""
     return Discriminator(
-        config.size,
-        config.channels,
-        config.width,
-        config.classes,
-        config.batch_norm != "off",
-        config.spectral_norm,
+        size=config.size,
+        channels=config.channels,
+        width=config.width,
+        classes=config.classes,
+        batch_norm=config.batch_norm != "off",
+        spectral_norm=config.spectral_norm,
     )
 
 
-def _dcgan(config: Any) -> dict[str, nn.Module]:
-    return {
-        "generator": _decoder(config),
-        "discriminator": _discriminator(config),
-    }
+def unet(config: Any) -> UNet:
+    """Images → logits of each pixel's class."""
+    return UNet(config.size, config.channels, config.classes, config.width, **_enlarging(config))
 
 
-def _vaegan(config: Any) -> dict[str, nn.Module]:
-    return {**_vae(config), "discriminator": _discriminator(config)}
+def fcn(config: Any) -> FCN:
+    """Images → logits of each pixel's class."""
+    return FCN(
+        channels=config.channels,
+        classes=config.classes,
+        width=config.width,
+        head=config.head,
+        fixed=config.fixed_upsample,
+        **_enlarging(config),
+    )
 
 
-def _vae(config: Any) -> dict[str, nn.Module]:
-    return {
-        "encoder": Encoder(
-            config.latent, config.size, config.channels, config.width, config.classes
-        ),
-        "decoder": _decoder(config),
-    }
+def classifier(config: Any) -> Classifier:
+    """Images → logits of their classes."""
+    return Classifier(config.size, config.channels, config.classes, config.width)
 
 
-def _unet(config: Any) -> dict[str, nn.Module]:
-    enlargement = config.upsample, config.kernel_size, config.antialias
-    return {
-        "segmenter": UNet(config.size, config.channels, config.classes, config.width, *enlargement)
-    }
+def _enlarging(config: Any) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("upsample", "kernel_size", "antialias")}
 
 
-def _fcn(config: Any) -> dict[str, nn.Module]:
-    heads = config.head, config.fixed_upsample
-    enlargement = config.upsample, config.kernel_size, config.antialias
-    return {"segmenter": FCN(config.channels, config.classes, config.width, *heads, *enlargement)}
-
-
-def _classifier(config: Any) -> dict[str, nn.Module]:
-    return {"classifier": Classifier(config.size, config.channels, config.classes, config.width)}
-
-
-MODELS: dict[str, Callable[[Any], dict[str, nn.Module]]] = {
-    "dcgan": _dcgan,
-    "vae": _vae,
-    "vaegan": _vaegan,
-    "unet": _unet,
-    "fcn": _fcn,
-    "classifier": _classifier,
-}
+def _build(networks: Mapping[str, str], config: Any) -> dict[str, nn.Module]:
+    return {name: globals()[maker](config) for name, maker in networks.items()}
 
 
 MOST_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gradients and Adam
 
 
-def build_shapes(config: Any) -> dict[str, nn.Module]:
-    """The networks of `config.model` on torch's meta device: shapes without memory.
+def build_shapes(networks: Mapping[str, str], config: Any) -> dict[str, nn.Module]:
+    """Build networks on torch's meta device: shapes without memory.
 
-    `config` is the model's section of a run, of the class that `gen.config.run.MODELS` names.
+    Args:
+        networks: name in a checkpoint → function of this file, as `gen.config.run.MODELS` has it.
+        config: the settings of all of them.
 
     Raises:
         ValueError: more weights than any memory holds.
     """
     with torch.device("meta"):
-        modules = MODELS[config.model](config)
+        modules = _build(networks, config)
     weights = sum(weight.numel() for m in modules.values() for weight in m.parameters())
     if weights > MOST_WEIGHTS:
         raise ValueError(
@@ -109,10 +99,10 @@ def build_shapes(config: Any) -> dict[str, nn.Module]:
     return modules
 
 
-def build_modules(config: Any) -> dict[str, nn.Module]:
-    """The initialized networks of `config.model`, by the names a checkpoint knows them by.
+def build_modules(networks: Mapping[str, str], config: Any) -> dict[str, nn.Module]:
+    """Build initialized networks, with weights from torch's global RNG.
 
-    Weights are drawn from torch's global RNG. Arguments and errors as `build_shapes`.
+    Arguments and errors as `build_shapes`.
     """
-    build_shapes(config)  # refuses what no memory holds before any is taken
-    return MODELS[config.model](config)
+    build_shapes(networks, config)  # refuses what no memory holds before any is taken
+    return _build(networks, config)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import StridedTrunk, initialize, stage_widths
-from .upsample import enlarger, interpolate_
+from .upsample import enlarger
 
 STAGES = 5  # halvings of the encoder, down to stride 32
 # Head → strides of the maps that are scored (Long et al. 2015, figure 3).
@@ -44,7 +44,7 @@ class FCN(nn.Module):
         )
         initialize(self)
         for layer in self.enlarge:
-            interpolate_(layer[0] if antialias else layer)
+            (layer[0] if antialias else layer).interpolate_()
         self.enlarge.requires_grad_(not fixed)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,34 +1,64 @@
-"""Ways to enlarge a map by two, with one signature and one table.
+"""Ways to enlarge a map by two, with one signature; `kinds.py` lists them.
 
-Each maker takes (in_channels, out_channels, kernel_size, bias) and returns a module that maps
-(B, in_channels, H, W) to (B, out_channels, 2H, 2W), so networks differ in nothing else.
+Each takes (in_channels, out_channels, kernel_size, bias) and gives a module that maps
+(B, in_channels, H, W) to (B, out_channels, 2H, 2W), so networks differ in nothing else. Its
+`interpolate_()` sets a layer of C → C maps without bias to bilinear interpolation of each map,
+the initialization of fully convolutional networks (Long et al. 2015, section 3.3).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .kinds import UPSAMPLERS
 
-def transposed(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+
+@torch.no_grad()
+def _set_kernel(weight: Tensor, taps: Tensor) -> None:
+    """Give every map the separable kernels of `taps` (R, K), one per pair of phases, and no other.
+
+    `weight` is (C, C, K', K') or, for R = 2, (C, C, 4, K', K'), with K' ≥ K.
+    """
+    margin = (weight.shape[-1] - taps.shape[-1]) // 2
+    taps = F.pad(taps, (margin, margin))
+    kernels = torch.einsum("ri,sj->rsij", taps, taps).flatten(0, 1)
+    weight.zero_()
+    for channel in range(len(weight)):
+        weight[channel, channel] = kernels.view_as(weight[channel, channel])
+
+
+class Transposed(nn.ConvTranspose2d):
     """Transposed convolution of stride 2 (Zeiler et al. 2010; DCGAN uses kernel 4).
 
     Output size 2(H−1) + K − 2p + o with padding p = ⌊(K−1)/2⌋ and output padding o = K mod 2
-    is 2H for every kernel size K ≥ 2. Odd K gives neighbouring pixels different numbers of taps.
+    is 2H for every kernel size K ≥ 2. Odd K gives neighboring pixels different numbers of taps.
     """
-    return nn.ConvTranspose2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=2,
-        padding=(kernel_size - 1) // 2,
-        output_padding=kernel_size % 2,
-        bias=bias,
-    )
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=2,
+            padding=(kernel_size - 1) // 2,
+            output_padding=kernel_size % 2,
+            bias=bias,
+        )
+
+    def interpolate_(self) -> None:
+        """Start as interpolation with (¼ ¾ ¾ ¼).
+
+        Odd sizes have their samples on every other pixel, as (½ 1 ½); kernel 2, which sees one
+        sample, becomes nearest enlargement.
+        """
+        size = self.kernel_size[0]
+        taps = (1 - (torch.arange(size) - (size - 1) / 2).abs() / 2).clamp_min(0)
+        taps[::2] /= taps[::2].sum()
+        taps[1::2] /= taps[1::2].sum()
+        _set_kernel(own_weight(self), taps[None])
 
 
 class EqualPhases(nn.Module):
@@ -55,37 +85,37 @@ class EqualPhases(nn.Module):
         return weight
 
 
-def balanced(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+def balanced(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> Transposed:
     """Transposed convolution whose phases are kept equal while it trains; nothing at inference.
 
-    `parametrize.remove_parametrizations(layer, "weight")` leaves a plain `ConvTranspose2d` with the
-    same output.
+    `parametrize.remove_parametrizations(layer, "weight")` leaves a plain `Transposed` with the same
+    output.
     """
-    layer = transposed(in_channels, out_channels, kernel_size, bias)
+    layer = Transposed(in_channels, out_channels, kernel_size, bias)
     parametrize.register_parametrization(layer, "weight", EqualPhases())
     return layer
 
 
-class Resize(nn.Sequential):
-    """Fixed interpolation, then an ordinary convolution of odd kernel (Odena et al. 2016)."""
+class Nearest(nn.Sequential):
+    """Nearest-neighbor enlargement, then a convolution of odd kernel (Odena et al. 2016)."""
 
-    def __init__(
-        self, mode: str, in_channels: int, out_channels: int, kernel_size: int, bias: bool
-    ) -> None:
+    mode, taps = "nearest", (0.25, 0.5, 0.25)
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> None:
         super().__init__(
-            nn.Upsample(scale_factor=2, mode=mode),
+            nn.Upsample(scale_factor=2, mode=self.mode),
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias),
         )
 
+    def interpolate_(self) -> None:
+        """Start with the convolution that makes bilinear interpolation of the enlarged map."""
+        _set_kernel(self[1].weight, torch.tensor([self.taps]))
 
-def nearest(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
-    """Nearest-neighbour enlargement and convolution."""
-    return Resize("nearest", in_channels, out_channels, kernel_size, bias)
 
+class Bilinear(Nearest):
+    """Bilinear enlargement, then a convolution of odd kernel."""
 
-def bilinear(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
-    """Bilinear enlargement and convolution."""
-    return Resize("bilinear", in_channels, out_channels, kernel_size, bias)
+    mode, taps = "bilinear", (0.0, 1.0, 0.0)
 
 
 class Subpixel(nn.Sequential):
@@ -106,12 +136,17 @@ class Subpixel(nn.Sequential):
     def icnr_(self) -> None:
         """Give the four sub-kernels of each output map the same weights (ICNR, Aitken et al. 2017).
 
-        The layer then starts as nearest-neighbour enlargement of a convolution: no checkerboard.
+        The layer then starts as nearest-neighbor enlargement of a convolution: no checkerboard.
         """
         conv = self[0]
         for parameter in (conv.weight, conv.bias):
             if parameter is not None:
                 parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))
+
+    def interpolate_(self) -> None:
+        """Start with (¼ ¾) and (¾ ¼), interleaved."""
+        weight = self[0].weight.unflatten(0, (-1, 4)).transpose(1, 2)  # (C, C, 4, K, K)
+        _set_kernel(weight, torch.tensor([[1.0, 3.0, 0.0], [0.0, 3.0, 1.0]]) / 4)
 
 
 class Blur(nn.Module):
@@ -128,15 +163,6 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(maps, (1, 1, 1, 1), "reflect"), kernel, groups=channels)
 
 
-UPSAMPLERS: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
-    "transposed": transposed,
-    "balanced": balanced,
-    "nearest": nearest,
-    "bilinear": bilinear,
-    "subpixel": Subpixel,
-}
-
-
 def enlarger(
     name: str,
     in_channels: int,
@@ -146,42 +172,11 @@ def enlarger(
     antialias: bool = False,
 ) -> nn.Module:
     """The upsampler of the table, followed by a binomial filter with `antialias`."""
-    layer = UPSAMPLERS[name](in_channels, out_channels, kernel_size, bias)
+    layer = globals()[UPSAMPLERS[name].maker](in_channels, out_channels, kernel_size, bias)
     return nn.Sequential(layer, Blur()) if antialias else layer
 
 
 def own_weight(layer: nn.Module) -> nn.Parameter:
     """The weight that a layer stores and learns, of which `layer.weight` may be computed."""
-    held = parametrize.is_parametrized(layer, "weight")
-    return layer.parametrizations.weight.original if held else layer.weight
-
-
-@torch.no_grad()
-def interpolate_(layer: nn.Module) -> None:
-    """Set a layer of the table, C → C maps without bias, to bilinear interpolation of each map.
-
-    The initialization of fully convolutional networks (Long et al. 2015, section 3.3). Every
-    upsampler can be bilinear: kernel (¼ ¾ ¾ ¼) of stride 2, (¼ ½ ¼) after nearest enlargement,
-    (¼ ¾) and (¾ ¼) interleaved. Transposed kernels of odd size interpolate with their samples on
-    every other pixel, as (½ 1 ½); kernel 2, which sees one sample, becomes nearest enlargement.
-    """
-    if isinstance(layer, nn.ConvTranspose2d):
-        weight = own_weight(layer)
-        size = weight.shape[-1]
-        tap = (1 - (torch.arange(size) - (size - 1) / 2).abs() / 2).clamp_min(0)
-        tap[::2] /= tap[::2].sum()
-        tap[1::2] /= tap[1::2].sum()
-        taps = tap[None]
-    elif isinstance(layer, Subpixel):
-        weight = layer[0].weight.unflatten(0, (-1, 4)).transpose(1, 2)  # (C, C, 4, K, K)
-        taps = torch.tensor([[1.0, 3.0, 0.0], [0.0, 3.0, 1.0]]) / 4
-    else:
-        weight = layer[1].weight
-        smooth = layer[0].mode == "bilinear"
-        taps = torch.tensor([[0.0, 1.0, 0.0] if smooth else [0.25, 0.5, 0.25]])
-    margin = (weight.shape[-1] - taps.shape[-1]) // 2
-    taps = F.pad(taps, (margin, margin))
-    kernels = torch.einsum("ri,sj->rsij", taps, taps).flatten(0, 1)  # (phases, K, K)
-    weight.zero_()
-    for channel in range(len(weight)):
-        weight[channel, channel] = kernels.view_as(weight[channel, channel])
+    computed = parametrize.is_parametrized(layer, "weight")
+    return layer.parametrizations.weight.original if computed else layer.weight

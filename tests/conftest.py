@@ -60,7 +60,7 @@ def small_config(
     )
 
 
-GENERATORS = [name for name, kind in MODELS.items() if issubclass(kind.networks, GeneratorConfig)]
+GENERATORS = [name for name, kind in MODELS.items() if issubclass(kind.model, GeneratorConfig)]
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def test_negative_elbo(run: Path, root: Path) -> float:
     """−ELBO in nats per test image, averaged weights, eval mode."""
     content = load_checkpoint(run)
     config: RunConfig = content["config"]
-    modules = build_modules(config.model)
+    modules = build_modules(config.networks, config.model)
     nn.ModuleDict({name: modules[name] for name in VAE.averaged}).load_state_dict(content["ema"])
     objective = VAE({name: module.eval() for name, module in modules.items()}, config.objective)
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.result import Measurement
 from gen.commands.demo import precision
 from gen.config.run import RunConfig
-from gen.data.datasets import Dataset, natural_channels
+from gen.data.datasets import Dataset, find_channels
 from gen.data.order import epoch_order
 from gen.images import to_float, to_uint8
 from gen.quality.distances import Images, compare_images
@@ -83,7 +83,7 @@ def configure(model: str, upsampler: str, data: str, seed: int, given: Any) -> R
             "size": (given.size, given.size), "width": given.width, "decoder_width": decoder_width,
             "upsample": upsample, "kernel_size": kernel, "antialias": antialias, "data": data,
             "data_root": str(given.data_root), "seed": seed, "steps": given.steps,
-            "channels": natural_channels(data), "precision": given.precision,
+            "channels": find_channels(data), "precision": given.precision,
         }  # fmt: skip
         return RunConfig.from_dict({"model": {"model": model}}, flags)
 

@@ -131,7 +131,7 @@ def command(model: str) -> Command:
         for section, kind in RunConfig.sections(model).items()
         for option in options_of(kind, GROUPS[section], MODELS[model].defaults)
     ]
-    networks = MODELS[model].networks
+    networks = MODELS[model].model
     masked = issubclass(networks, SegmenterConfig)
     nearest = " --upsample nearest" * issubclass(networks, EnlargingConfig)
     elsewhere = "voc --size 128" if masked else "mnist --size 32"

@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gen.config.fields import Checked, option
+from gen.models.kinds import UPSAMPLERS
 from gen.system.errors import InputError
-
-# Kernel sizes each upsampler takes (the first is its default). Even kernels of an ordinary
-# convolution would shift the image by half a pixel, so only transposed ones have them.
-KERNEL_SIZES: dict[str, tuple[int, ...]] = {
-    "transposed": (4, 2, 3, 5, 6),
-    "balanced": (4, 2, 3, 5, 6),
-    "nearest": (3, 5),
-    "bilinear": (3, 5),
-    "subpixel": (3, 5),
-}
 
 
 @dataclass(frozen=True)
@@ -48,18 +39,23 @@ class ModelConfig(Checked):
 class EnlargingConfig(ModelConfig):
     """Networks that enlarge maps."""
 
-    upsample: str = option("transposed", "how maps are enlarged", choices=tuple(KERNEL_SIZES))
+    upsample: str = option(
+        "transposed",
+        "how maps are enlarged: "
+        + ", ".join(
+            f"{name} ({kind.help}; kernel {' '.join(map(str, kind.kernel_sizes))})"
+            for name, kind in UPSAMPLERS.items()
+        ),
+        choices=tuple(UPSAMPLERS),
+    )
     kernel_size: int = option(
-        0,
-        "its kernel: transposed and balanced 2-6, others 3 or 5; 0 takes the usual one (4, or 3)",
-        low=0,
-        high=6,
+        0, "kernel size, one of the upsampler's; 0 takes the first", low=0, high=6
     )
     antialias: bool = option(False, "binomial filter after each enlargement")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = KERNEL_SIZES[self.upsample]
+        sizes = UPSAMPLERS[self.upsample].kernel_sizes
         if self.kernel_size == 0:
             object.__setattr__(self, "kernel_size", sizes[0])
         if self.kernel_size not in sizes:

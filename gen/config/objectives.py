@@ -6,17 +6,27 @@ import dataclasses
 from dataclasses import dataclass
 
 from gen.config.fields import Checked, option
-from gen.config.networks import (
-    ModelConfig,
-)
+from gen.config.networks import ModelConfig
 from gen.system.errors import InputError
 
-GAN_LOSSES = ("nonsaturating", "hinge", "lsgan", "wgan-gp")
+# Choices of losses → their names in `gen.training.losses`, which needs torch.
+GAN_LOSSES = {
+    "nonsaturating": "NONSATURATING",
+    "hinge": "HINGE",
+    "lsgan": "LEAST_SQUARES",
+    "wgan-gp": "WASSERSTEIN",
+}
+LIKELIHOODS = {"bernoulli": "bernoulli_nll", "gaussian": "gaussian_nll"}
+PIXEL_LOSSES = {
+    "cross-entropy": "pixel_cross_entropy",
+    "dice": "dice_loss",
+    "both": "cross_entropy_and_dice",
+}
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):
-    """What networks are trained for."""
+    """What networks are trained for; `XConfig` holds the settings of `gen.training.objectives.X`."""
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """The networks as this objective needs them.
@@ -32,7 +42,7 @@ class AdversarialObjective(ObjectiveConfig):
     """What is trained against a discriminator."""
 
     @property
-    def prices_slopes(self) -> bool:
+    def has_gradient_penalty(self) -> bool:
         """Whether the loss has a gradient penalty."""
         return False
 
@@ -40,9 +50,9 @@ class AdversarialObjective(ObjectiveConfig):
         """Settle batch norm, which makes an image's slope depend on the rest of the batch."""
         networks = super().fit(networks)
         if networks.batch_norm == "auto":
-            off = self.prices_slopes or networks.spectral_norm
+            off = self.has_gradient_penalty or networks.spectral_norm
             return dataclasses.replace(networks, batch_norm="off" if off else "on")
-        if networks.batch_norm == "on" and self.prices_slopes:
+        if networks.batch_norm == "on" and self.has_gradient_penalty:
             raise InputError(
                 "batch_norm is on; loss wgan-gp and r1 ask for each image's own slope, so it must "
                 "be off or auto"
@@ -54,7 +64,7 @@ class AdversarialObjective(ObjectiveConfig):
 class GANConfig(AdversarialObjective):
     """The adversarial objective."""
 
-    loss: str = option("nonsaturating", "GAN loss", choices=GAN_LOSSES)
+    loss: str = option("nonsaturating", "GAN loss", choices=tuple(GAN_LOSSES))
     critic_steps: int = option(
         0, "discriminator's turns per turn of the generator; 0: 5 with wgan-gp, else 1", low=0,
         high=1000,
@@ -71,7 +81,7 @@ class GANConfig(AdversarialObjective):
             object.__setattr__(self, "critic_steps", 5 if self.loss == "wgan-gp" else 1)
 
     @property
-    def prices_slopes(self) -> bool:
+    def has_gradient_penalty(self) -> bool:
         """Whether the loss has a gradient penalty."""
         return self.loss == "wgan-gp" or self.r1 > 0
 
@@ -81,7 +91,7 @@ class VAEConfig(ObjectiveConfig):
     """The evidence lower bound."""
 
     likelihood: str = option(
-        "bernoulli", "p(x|z); gaussian fits its one variance", choices=("bernoulli", "gaussian")
+        "bernoulli", "p(x|z); gaussian fits its one variance", choices=tuple(LIKELIHOODS)
     )
     beta: float = option(1.0, "weight of KL, per image against summed likelihood", low=0, high=1e6)
     free_bits: float = option(
@@ -98,7 +108,9 @@ class VAEGANConfig(AdversarialObjective):
     """The evidence lower bound in the discriminator's eyes, and the adversarial objective."""
 
     beta: float = option(1.0, "weight of KL, per image", low=0, high=1e6)
-    gamma: float = option(1e-2, "decoder's weight of likeness against deceit", low=0, high=1e6)
+    gamma: float = option(
+        1e-2, "weight of the decoder's feature NLL against its adversarial loss", low=0, high=1e6
+    )
     lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
     beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
     beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
@@ -114,9 +126,7 @@ class VAEGANConfig(AdversarialObjective):
 class SegmentationConfig(ObjectiveConfig):
     """Masks from images."""
 
-    loss: str = option(
-        "cross-entropy", "loss over pixels", choices=("cross-entropy", "dice", "both")
-    )
+    loss: str = option("cross-entropy", "loss over pixels", choices=tuple(PIXEL_LOSSES))
     lr: float = option(2e-3, "Adam's learning rate", above=0, high=1)
 
 

@@ -89,52 +89,74 @@ class TrainingConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelKind:
-    """What the command line offers for one model, and where its defaults differ."""
+    """A kind of run: its networks, what they are trained for, and what the command line says.
 
-    networks: type[ModelConfig]
+    Attributes:
+        networks: Name in a checkpoint → function of `gen.models.build` that makes the network.
+        model: Settings of the networks.
+        objective: Settings of the objective; `GANConfig` are those of `gen.training.objectives.GAN`.
+        help: One line for `--help`.
+        defaults: Option → default that differs from that of the settings.
+        use: The command that a finished run is for.
+    """
+
+    networks: dict[str, str]
+    model: type[ModelConfig]
     objective: type[ObjectiveConfig]
     help: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
-    use: str = "sample {run} --grid grid.png"  # what a finished run is for
+    use: str = "sample {run} --grid grid.png"
 
 
+_AUTOENCODER = {"encoder": "encoder", "decoder": "decoder"}
+_DISCRIMINATOR = {"discriminator": "discriminator"}
 _PREDICT = "sample {run} --images DIR --outdir DIR"
 # No average: while a network learns fast, averaged batch-norm statistics do not fit its weights.
 _SEGMENTERS = {"batch_size": 32, "ema_half_life": 0.0, "snapshot_every": 250}
 MODELS: dict[str, ModelKind] = {
-    "dcgan": ModelKind(AdversarialConfig, GANConfig, "Train a DCGAN (Radford et al. 2016)."),
+    "dcgan": ModelKind(
+        networks={"generator": "decoder"} | _DISCRIMINATOR,
+        model=AdversarialConfig,
+        objective=GANConfig,
+        help="Train a DCGAN (Radford et al. 2016).",
+    ),
     "vae": ModelKind(
-        GeneratorConfig,
-        VAEConfig,
-        "Train a convolutional VAE (Kingma and Welling 2014).",
-        {"latent": 20, "batch_size": 128},
+        networks=_AUTOENCODER,
+        model=GeneratorConfig,
+        objective=VAEConfig,
+        help="Train a convolutional VAE (Kingma and Welling 2014).",
+        defaults={"latent": 20, "batch_size": 128},
     ),
     "vaegan": ModelKind(
-        AdversarialConfig,
-        VAEGANConfig,
-        "Train a VAE judged by a GAN's discriminator (Larsen et al. 2016).",
-        {"latent": 64},
+        networks=_AUTOENCODER | _DISCRIMINATOR,
+        model=AdversarialConfig,
+        objective=VAEGANConfig,
+        help="Train a VAE judged by a GAN's discriminator (Larsen et al. 2016).",
+        defaults={"latent": 64},
     ),
     "unet": ModelKind(
-        SegmenterConfig,
-        SegmentationConfig,
-        "Train a U-Net to segment images (Ronneberger et al. 2015).",
-        _SEGMENTERS | {"width": 8, "steps": 300},
-        _PREDICT,
+        networks={"segmenter": "unet"},
+        model=SegmenterConfig,
+        objective=SegmentationConfig,
+        help="Train a U-Net to segment images (Ronneberger et al. 2015).",
+        defaults=_SEGMENTERS | {"width": 8, "steps": 300},
+        use=_PREDICT,
     ),
     "fcn": ModelKind(
-        FCNConfig,
-        SegmentationConfig,
-        "Train an FCN to segment images (Long et al. 2015).",
-        _SEGMENTERS | {"width": 16, "steps": 500},
-        _PREDICT,
+        networks={"segmenter": "fcn"},
+        model=FCNConfig,
+        objective=SegmentationConfig,
+        help="Train an FCN to segment images (Long et al. 2015).",
+        defaults=_SEGMENTERS | {"width": 16, "steps": 500},
+        use=_PREDICT,
     ),
     "classifier": ModelKind(
-        ClassifierConfig,
-        ClassificationConfig,
-        "Train a classifier, for quality to be measured in its features.",
-        {"width": 32, "batch_size": 128, "steps": 1000},
-        "quality RUN --reference DATA --features classifier:{run}",
+        networks={"classifier": "classifier"},
+        model=ClassifierConfig,
+        objective=ClassificationConfig,
+        help="Train a classifier, for quality to be measured in its features.",
+        defaults={"width": 32, "batch_size": 128, "steps": 1000},
+        use="quality RUN --reference DATA --features classifier:{run}",
     ),
 }
 
@@ -169,7 +191,7 @@ class RunConfig:
             names = ", ".join(MODELS)
             raise InputError(f"model is {reprlib.repr(model)}; must be one of {names}")
         return {
-            "model": MODELS[model].networks,
+            "model": MODELS[model].model,
             "data": DataConfig,
             "objective": MODELS[model].objective,
             "training": TrainingConfig,
@@ -212,8 +234,13 @@ class RunConfig:
             parts[name] = kind(**{**defaults, **given})
         return cls(**parts)
 
-    def with_networks(self, **values: Any) -> RunConfig:
-        """This run with fields of its networks settled, such as channels."""
+    @property
+    def networks(self) -> dict[str, str]:
+        """What `gen.models.build` makes of it: name in a checkpoint → maker."""
+        return MODELS[self.model.model].networks
+
+    def with_model(self, **values: Any) -> RunConfig:
+        """This run with settings of its networks replaced, such as channels."""
         return dataclasses.replace(self, model=dataclasses.replace(self.model, **values))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

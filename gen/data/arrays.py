@@ -52,7 +52,7 @@ def open_array(path: Path) -> ArrayImages:
     except Exception as error:  # damaged zip members and headers raise many kinds
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
     try:
-        pixels = _channels_last(images)
+        pixels = channels_last(images)
         return ArrayImages(pixels, _value_range(images), checked_labels(labels, len(pixels)))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
@@ -90,7 +90,7 @@ def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _channels_last(images: np.ndarray) -> np.ndarray:
+def channels_last(images: np.ndarray) -> np.ndarray:
     """View the array as (N, H, W, C)."""
     shape = images.shape
     if 0 in shape:

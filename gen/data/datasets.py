@@ -21,13 +21,12 @@ from gen.data.decode import (
 )
 from gen.data.masks import count_classes, is_pair_folder, pairs_of
 from gen.data.sources import (
-    CLASSES,
     DATASETS,
+    ImageSource,
     Request,
-    Source,
+    class_folders,
     from_path,
-    open_file,
-    subfolders,
+    open_array_file,
 )
 from gen.system.errors import InputError
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "BadImage", "Batch", "DataError", "Dataset", "load_dataset"]
 
-Progress = Callable[[int, int], None]  # (images done, images in all)
+OnProgress = Callable[[int, int], None]  # (images done, images in all)
 
 _CHUNK = 256  # images between two calls of on_progress
 
@@ -70,10 +69,10 @@ class Dataset:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSource,
         bytes_per_image: int,
         memory_limit: int,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         skip_bad: bool = False,
     ) -> None:
         import torch
@@ -175,7 +174,7 @@ def load_dataset(
     background: Color = WHITE,
     max_pixels: int = MAX_PIXELS,
     memory_limit: int = 2 << 30,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Dataset:
     """Load an image set as uint8 images of one size.
 
@@ -210,11 +209,11 @@ def load_dataset(
         raise InputError(f"channels is {channels}, must be 1, 3 or 4")
     if split not in ("train", "test"):
         raise InputError(f"split is {split!r}, must be train or test")
-    _must_exist(name)
+    _check_name(name)
     if count is not None and count < 1:
         raise InputError(f"count is {count}, must be ≥ 1")
     if mask_classes:
-        _must_fit(name, mask_classes)
+        _check_mask_classes(name, mask_classes)
     request = Request(
         name=name,
         root=Path(root),
@@ -228,21 +227,21 @@ def load_dataset(
         background=background,
         max_pixels=max_pixels,
     )
-    source = DATASETS.get(name, from_path)(request)
+    source = DATASETS[name].open(request) if name in DATASETS else from_path(request)
     if count and count < source.count:
-        source = _spread(source, count)
+        source = _take_evenly(source, count)
     planes = channels + source.masks
     return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress, skip_bad)
 
 
-def natural_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PIXELS) -> int:
+def find_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PIXELS) -> int:
     """Channels that a set has of its own; a folder is judged by its first good image.
 
     Raises ValueError for a name that does not exist, DataError and BadImage as `load_dataset`.
     """
-    _must_exist(name)
+    _check_name(name)
     if name in DATASETS:
-        return 1 if name in ("mnist", "fashion-mnist") else 3
+        return DATASETS[name].channels
     path = Path(name)
     if path.is_dir():
         bad = []
@@ -254,23 +253,23 @@ def natural_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX
                     raise
                 bad.append(str(error))
         raise DataError(f"{path}: {skipped(bad, len(bad))}")
-    return open_file(path).pixels.shape[3]
+    return open_array_file(path).pixels.shape[3]
 
 
-def natural_classes(name: str) -> int:
+def find_classes(name: str) -> int:
     """Classes that the labels of a set distinguish.
 
     Raises ValueError for a name that does not exist or a set without labels, DataError and
     BadImage as `load_dataset`.
     """
-    _must_exist(name)
-    path, count = Path(name), 0
-    if name in CLASSES:
-        count = CLASSES[name]
+    _check_name(name)
+    path = Path(name)
+    if name in DATASETS:
+        count = DATASETS[name].classes
     elif path.is_dir():
-        count = len(subfolders(path, list_images(path)))
-    elif name not in DATASETS:
-        labels = open_file(path).labels
+        count = len(class_folders(path, list_images(path)))
+    else:
+        labels = open_array_file(path).labels
         count = 0 if labels is None else int(labels.max()) + 1
     if not count:
         raise InputError(
@@ -280,35 +279,32 @@ def natural_classes(name: str) -> int:
     return count
 
 
-MASK_CLASSES = {"shapes": 4, "oxford-pets": 2, "voc": 21}  # the background is one of them
-
-
-def natural_mask_classes(name: str, *, skip_bad: bool = False) -> int:
+def find_mask_classes(name: str, *, skip_bad: bool = False) -> int:
     """Classes of pixels that the masks of a set hold; those of a folder are all looked at.
 
     Raises ValueError for a set that does not exist or has no masks, DataError and BadImage for
     files that are not as they must be.
     """
-    _must_exist(name)
-    if name in MASK_CLASSES:
-        return MASK_CLASSES[name]
+    _check_name(name)
+    if name in DATASETS and DATASETS[name].mask_classes:
+        return DATASETS[name].mask_classes
     if name in DATASETS or not is_pair_folder(Path(name)):
+        masked = ", ".join(key for key, known in DATASETS.items() if known.mask_classes)
         raise InputError(
-            f"{name} has no masks; take {', '.join(MASK_CLASSES)}, or a folder that holds "
-            "images/ and masks/"
+            f"{name} has no masks; take {masked}, or a folder that holds images/ and masks/"
         )
     return count_classes(pairs_of(Path(name)), skip_bad)
 
 
-def _must_fit(name: str, classes: int) -> None:
+def _check_mask_classes(name: str, classes: int) -> None:
     """Refuse masks that cannot be had, before any file is read."""
     if is_pair_folder(Path(name)) and name not in DATASETS:
         return
-    if classes < natural_mask_classes(name):
-        raise InputError(f"classes is {classes}; {name} has {MASK_CLASSES[name]}")
+    if classes < (count := find_mask_classes(name)):
+        raise InputError(f"classes is {classes}; {name} has {count}")
 
 
-def _spread(source: Source, count: int) -> Source:
+def _take_evenly(source: ImageSource, count: int) -> ImageSource:
     """So many images of a source, evenly spread."""
     chosen = np.arange(count) * source.count // count
     return replace(
@@ -320,7 +316,7 @@ def _spread(source: Source, count: int) -> Source:
     )
 
 
-def _must_exist(name: str) -> None:
+def _check_name(name: str) -> None:
     if name not in DATASETS and not Path(name).exists():
         raise InputError(
             f"no data set and no path {name!r}; choose {', '.join(DATASETS)}, "

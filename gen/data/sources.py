@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gen.data import shapes
-from gen.data.arrays import ArrayImages, checked_labels, open_array
+from gen.data.arrays import ArrayImages, channels_last, checked_labels, open_array
 from gen.data.decode import (
     MAX_PIXELS,
     WHITE,
@@ -35,7 +35,7 @@ _TEST_OFFSET = 1 << 40  # where the indices of the test split of `shapes` begin
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Where images come from: `read` maps indices (B,) to (B, C, H, W) and masks, both uint8."""
 
     name: str
@@ -65,7 +65,7 @@ class Request:
     max_pixels: int = MAX_PIXELS
 
 
-def fit(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
+def resize_and_crop(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
     """Resize uint8 pixels (h, w, C) to cover `size` and crop at the center: (H, W, C).
 
     Lanczos with antialiasing or, for indices, which have no mean, the nearest pixel.
@@ -79,7 +79,7 @@ def fit(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.
     return np.asarray(ImageOps.fit(image, size[::-1], method=method)).reshape(*size, -1)
 
 
-def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize uint8 pixels (h, w, C) to (H, W, C), Lanczos with antialiasing, nothing cropped."""
     from PIL import Image
 
@@ -87,28 +87,14 @@ def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize(size[::-1], Image.Resampling.LANCZOS)).reshape(*size, -1)
 
 
-def _shapes(request: Request) -> Source:
-    offset = _TEST_OFFSET if request.split == "test" else 0
-    count = request.count or SHAPES_COUNT
-
-    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images, _, masks = shapes.render(
-            request.seed, indices + offset, request.size, request.channels
-        )
-        return images, masks
-
-    labels = shapes.labels(request.seed, np.arange(count) + offset)
-    return Source("shapes", count, read, labels, shapes.CLASSES, masks=True, drawn=True)
-
-
-def open_file(path: Path) -> ArrayImages:
+def open_array_file(path: Path) -> ArrayImages:
     """Open an .npy or .npz file of images; raises DataError for any other file."""
     if path.suffix.lower() not in (".npy", ".npz"):
         raise DataError(f"{path}: not a folder of images, an .npy or an .npz file")
     return open_array(path)
 
 
-def from_path(request: Request) -> Source:
+def from_path(request: Request) -> ImageSource:
     """Open a folder of images or an array file. Raises ValueError for a split, DataError."""
     path = Path(request.name)
     if request.mask_classes and is_pair_folder(path):
@@ -119,19 +105,19 @@ def from_path(request: Request) -> Source:
         return _from_files(path.resolve().name, list_images(path / "images"), None, (), request)
     if path.is_dir():
         return _from_folder(path, request)
-    return _from_array(path.name, open_file(path), request)
+    return _from_array(path.name, open_array_file(path), request)
 
 
-def subfolders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+def class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     """The folders of all images below `folder`, sorted: its classes; none if one lies beside."""
     if any(path.parent == folder for path in paths):
         return ()
     return tuple(sorted({path.relative_to(folder).parts[0] for path in paths}))
 
 
-def _from_folder(folder: Path, request: Request) -> Source:
+def _from_folder(folder: Path, request: Request) -> ImageSource:
     paths = list_images(folder)
-    classes = subfolders(folder, paths)
+    classes = class_folders(folder, paths)
     if not classes:
         return _from_files(folder.resolve().name, paths, None, (), request)
     labels = np.array([classes.index(p.relative_to(folder).parts[0]) for p in paths], np.int64)
@@ -144,12 +130,12 @@ def _from_files(
     labels: np.ndarray | None,
     classes: tuple[str, ...],
     request: Request,
-) -> Source:
+) -> ImageSource:
     pool = _pool(request)
 
     def read_one(index: int) -> np.ndarray:
         pixels = _decode(paths[index], request)
-        return fit(pixels, request.size).transpose(2, 0, 1)
+        return resize_and_crop(pixels, request.size).transpose(2, 0, 1)
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, None]:
         return np.stack(list(pool.map(read_one, indices))), None
@@ -158,7 +144,7 @@ def _from_files(
         look = partial(check, max_pixels=request.max_pixels)
         list(pool.map(look, [paths[index] for index in indices]))
 
-    return Source(name, len(paths), read, labels, classes, check_all)
+    return ImageSource(name, len(paths), read, labels=labels, classes=classes, check=check_all)
 
 
 def _pool(request: Request) -> ThreadPoolExecutor:
@@ -175,17 +161,19 @@ def _decode(path: Path, request: Request) -> np.ndarray:
     return np.rint(pixels).astype(np.uint8)
 
 
-def _from_pairs(name: str, pairs: Pairs, request: Request) -> Source:
+def _from_pairs(name: str, pairs: Pairs, request: Request) -> ImageSource:
+    if not request.mask_classes:
+        return _from_files(name, pairs.images, None, (), request)
     pool = _pool(request)
 
     def read_one(index: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = _decode(pairs.images[index], request)
         mask = pairs.mask(index, request.mask_classes)
         if mask.shape != pixels.shape[:2]:
-            wrong, right = (f"{s[0]}×{s[1]}" for s in (mask.shape, pixels.shape))
-            raise BadImage(f"{pairs.masks[index]}: is of {wrong} pixels, its image of {right}")
-        image = fit(pixels, request.size).transpose(2, 0, 1)
-        return image, fit(mask[..., None], request.size, nearest=True)[..., 0]
+            given, wanted = (f"{s[0]}×{s[1]}" for s in (mask.shape, pixels.shape))
+            raise BadImage(f"{pairs.masks[index]}: is of {given} pixels, its image of {wanted}")
+        image = resize_and_crop(pixels, request.size).transpose(2, 0, 1)
+        return image, resize_and_crop(mask[..., None], request.size, nearest=True)[..., 0]
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, masks = zip(*pool.map(read_one, indices), strict=True)
@@ -195,7 +183,7 @@ def _from_pairs(name: str, pairs: Pairs, request: Request) -> Source:
         for _ in pool.map(read_one, indices):  # a wrong index shows in the pixels alone
             pass
 
-    return Source(name, len(pairs.images), read, None, (), check_all, masks=True)
+    return ImageSource(name, len(pairs.images), read, check=check_all, masks=True)
 
 
 def _from_array(
@@ -204,7 +192,7 @@ def _from_array(
     request: Request,
     classes: tuple[str, ...] = (),
     pad: bool = False,
-) -> Source:
+) -> ImageSource:
     height, width = request.size
     rows, columns = height - array.pixels.shape[1], width - array.pixels.shape[2]
 
@@ -215,77 +203,90 @@ def _from_array(
             margins = ((0, 0), (top, rows - top), (left, columns - left), (0, 0))
             images = np.pad(images, margins)
         elif rows or columns:
-            images = np.stack([fit(image, request.size) for image in images])
+            images = np.stack([resize_and_crop(image, request.size) for image in images])
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), None
 
     if array.labels is not None and not classes:
         classes = tuple(str(label) for label in range(int(array.labels.max()) + 1))
-    return Source(name, len(array.pixels), read, array.labels, classes)
-
-
-# The pets' trimaps hold 1 for the animal, 2 for what is around it, 3 for the border between.
-_TRIMAP = np.arange(256, dtype=np.uint8)
-_TRIMAP[[1, 2, 3]] = 1, 0, IGNORED
+    return ImageSource(name, len(array.pixels), read, labels=array.labels, classes=classes)
 
 
 @dataclass(frozen=True)
-class _Torchvision:
-    """A set of torchvision.datasets: its class there, and its files below the root."""
+class NamedSet:
+    """What is known of a data set before its `open(request)` gives an `ImageSource`."""
+
+    channels: int = 3
+    classes: int = 0  # of images; 0: it has no labels
+    mask_classes: int = 0  # of pixels, background included; 0: it has no masks
+
+
+class ShapesSet(NamedSet):
+    """The procedural images of `gen.data.shapes`."""
+
+    def open(self, request: Request) -> ImageSource:
+        """Open the split that is asked for."""
+        offset = _TEST_OFFSET if request.split == "test" else 0
+        count = request.count or SHAPES_COUNT
+
+        def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            images, _, masks = shapes.render(
+                request.seed, indices + offset, request.size, request.channels
+            )
+            return images, masks
+
+        labels = shapes.labels(request.seed, np.arange(count) + offset)
+        return ImageSource(
+            "shapes", count, read, labels=labels, classes=shapes.CLASSES, masks=True, drawn=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionSet(NamedSet):
+    """A set of torchvision.datasets.
+
+    Attributes:
+        kind: Its class there.
+        files: Its files below the root.
+        split: The argument that chooses the split, its value for "train" and for "test".
+        pad: Enlarge images with zeros instead of resizing them.
+        pairs: Its object → its files; None for sets that torchvision holds in memory.
+    """
 
     kind: str
     files: str
+    split: tuple[str, Any, Any] = ("split", "train", "test")
     pad: bool = False
+    pairs: Callable[[Any], Pairs] | None = None
 
-    def __call__(self, request: Request) -> Source:
+    def open(self, request: Request) -> ImageSource:
+        """Open the files below the root, or download them there.
+
+        Raises:
+            DataError: neither works.
+        """
         try:
-            return self._read(request)
+            stored = self._stored(request)
+            if self.pairs:
+                return _from_pairs(request.name, self.pairs(stored), request)
+            pixels = channels_last(np.asarray(stored.data))
+            labels = stored.targets if hasattr(stored, "targets") else stored.labels
+            # torchvision calls the digits "0 - zero" … in MNIST and nothing in SVHN.
+            names = getattr(stored, "classes", "0123456789")
+            classes = tuple(name.split(" - ")[0] for name in names)
+            labels = checked_labels(np.asarray(labels), len(pixels), len(classes))
+            array = ArrayImages(pixels, (0, 255), labels)
+            return _from_array(request.name, array, request, classes, self.pad)
         except Exception as error:  # URLError, OSError, ValueError, ModuleNotFoundError, …
             raise DataError(
                 f"cannot read or download {request.name}: {' '.join(str(error).split())}; put "
                 f"{self.files} below {request.root} by hand, or name their folder (--data-root)"
             ) from error
 
-    def _read(self, request: Request) -> Source:
-        stored = self._open(request)
-        if self.kind == "VOCSegmentation":
-            images, masks = (list(map(Path, part)) for part in (stored.images, stored.targets))
-            return self._pairs(Pairs(images, masks), request)
-        if self.kind == "OxfordIIITPet":
-            return self._pairs(Pairs(stored._images, stored._segs, _TRIMAP), request)
-        if self.kind == "CelebA":
-            folder = Path(stored.root, stored.base_folder, "img_align_celeba")
-            paths = [folder / name for name in stored.filename]
-            return _from_files(request.name, paths, None, (), request)
-        pixels = np.asarray(stored.data)
-        if pixels.ndim == 3:
-            pixels = pixels[..., None]
-        elif self.kind in ("SVHN", "STL10"):
-            pixels = pixels.transpose(0, 2, 3, 1)
-        labels = stored.targets if hasattr(stored, "targets") else stored.labels
-        # torchvision calls the digits "0 - zero" … in MNIST and nothing in SVHN.
-        classes = tuple(name.split(" - ")[0] for name in getattr(stored, "classes", "0123456789"))
-        labels = checked_labels(np.asarray(labels), len(pixels), len(classes))
-        array = ArrayImages(pixels, (0, 255), labels)
-        return _from_array(request.name, array, request, classes, self.pad)
-
-    def _pairs(self, pairs: Pairs, request: Request) -> Source:
-        if request.mask_classes:
-            return _from_pairs(request.name, pairs, request)
-        return _from_files(request.name, pairs.images, None, (), request)
-
-    def _open(self, request: Request) -> Any:
-        """Open the files below the root, or download them there."""
+    def _stored(self, request: Request) -> Any:
         from torchvision import datasets
 
-        kind = getattr(datasets, self.kind)
-        train = request.split == "train"
-        split = {
-            "MNIST": {"train": train},
-            "FashionMNIST": {"train": train},
-            "CIFAR10": {"train": train},
-            "VOCSegmentation": {"image_set": "train" if train else "val"},
-            "OxfordIIITPet": {"split": "trainval" if train else "test"},
-        }.get(self.kind, {"split": request.split})
+        kind, (argument, *splits) = getattr(datasets, self.kind), self.split
+        split = {argument: splits[request.split == "test"]}
         try:
             return kind(request.root, download=False, **split)
         except RuntimeError:  # torchvision's word for "not there"
@@ -293,19 +294,41 @@ class _Torchvision:
                 return kind(request.root, download=True, **split)
 
 
-DATASETS: dict[str, Callable[[Request], Source]] = {
-    "shapes": _shapes,
-    "mnist": _Torchvision("MNIST", "MNIST/raw/*-ubyte", pad=True),
-    "fashion-mnist": _Torchvision("FashionMNIST", "FashionMNIST/raw/*-ubyte", pad=True),
-    "cifar10": _Torchvision("CIFAR10", "cifar-10-batches-py/*"),
-    "svhn": _Torchvision("SVHN", "train_32x32.mat and test_32x32.mat"),
-    "stl10": _Torchvision("STL10", "stl10_binary/*"),
-    "celeba": _Torchvision("CelebA", "celeba/img_align_celeba/* and celeba/list_*.txt"),
-    "oxford-pets": _Torchvision("OxfordIIITPet", "oxford-iiit-pet/images and /annotations"),
-    "voc": _Torchvision("VOCSegmentation", "VOCdevkit/VOC2012"),
-}
+def _celeba(stored: Any) -> Pairs:
+    folder = Path(stored.root, stored.base_folder, "img_align_celeba")
+    return Pairs([folder / name for name in stored.filename], [])
 
-# Labels of the named sets that have them.
-CLASSES = {"shapes": len(shapes.CLASSES)} | dict.fromkeys(
-    ("mnist", "fashion-mnist", "cifar10", "svhn", "stl10"), 10
-)
+
+# The pets' trimaps hold 1 for the animal, 2 for what is around it, 3 for the border between.
+_TRIMAP = np.arange(256, dtype=np.uint8)
+_TRIMAP[[1, 2, 3]] = 1, 0, IGNORED
+_TRAIN = ("train", True, False)
+
+DATASETS: dict[str, NamedSet] = {
+    "shapes": ShapesSet(classes=len(shapes.CLASSES), mask_classes=1 + len(shapes.CLASSES)),
+    "mnist": TorchvisionSet(
+        kind="MNIST", files="MNIST/raw/*-ubyte", split=_TRAIN, channels=1, classes=10, pad=True
+    ),
+    "fashion-mnist": TorchvisionSet(
+        kind="FashionMNIST", files="FashionMNIST/raw/*-ubyte", split=_TRAIN, channels=1,
+        classes=10, pad=True,
+    ),
+    "cifar10": TorchvisionSet(
+        kind="CIFAR10", files="cifar-10-batches-py/*", split=_TRAIN, classes=10
+    ),
+    "svhn": TorchvisionSet(kind="SVHN", files="train_32x32.mat and test_32x32.mat", classes=10),
+    "stl10": TorchvisionSet(kind="STL10", files="stl10_binary/*", classes=10),
+    "celeba": TorchvisionSet(
+        kind="CelebA", files="celeba/img_align_celeba/* and celeba/list_*.txt", pairs=_celeba
+    ),
+    "oxford-pets": TorchvisionSet(
+        kind="OxfordIIITPet", files="oxford-iiit-pet/images and /annotations",
+        split=("split", "trainval", "test"), mask_classes=2,
+        pairs=lambda stored: Pairs(stored._images, stored._segs, _TRIMAP),
+    ),
+    "voc": TorchvisionSet(
+        kind="VOCSegmentation", files="VOCdevkit/VOC2012", split=("image_set", "train", "val"),
+        mask_classes=21,
+        pairs=lambda stored: Pairs([*map(Path, stored.images)], [*map(Path, stored.targets)]),
+    ),
+}  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_fidelity import calculate_metrics
 
-from gen.data.datasets import DATASETS, Dataset, load_dataset, natural_channels
+from gen.data.datasets import DATASETS, Dataset, find_channels, load_dataset
 from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.data.stream import open_stream
@@ -175,7 +175,7 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
     if path in DATASETS:
         if size is None:
             raise InputError(f"{path} has no size of its own; give --size")
-        shape = (natural_channels(path), *size)
+        shape = (find_channels(path), *size)
         held = _images(_load(path, root, shape, "test"), shape)
         return dataclasses.replace(held, name=f"{path} (test)")
     if size is not None:

@@ -11,10 +11,10 @@ from gen.config.run import RunConfig
 from gen.data.datasets import (
     DATASETS,
     Dataset,
+    find_channels,
+    find_classes,
+    find_mask_classes,
     load_dataset,
-    natural_channels,
-    natural_classes,
-    natural_mask_classes,
 )
 from gen.system import distributed
 from gen.system.errors import InputError
@@ -26,12 +26,12 @@ def fit_to_data(run: RunConfig) -> RunConfig:
     """The run with as many channels as its data have, and classes where they matter."""
     skip, limit = run.data.on_bad_image == "skip", run.data.max_image_pixels
     if not run.model.channels:
-        channels = natural_channels(run.data.data, skip_bad=skip, max_pixels=limit)
-        run = run.with_networks(channels=channels)
+        channels = find_channels(run.data.data, skip_bad=skip, max_pixels=limit)
+        run = run.with_model(channels=channels)
     if getattr(run.model, "conditional", False) or isinstance(run.model, ClassifierConfig):
-        run = run.with_networks(classes=natural_classes(run.data.data))
+        run = run.with_model(classes=find_classes(run.data.data))
     if isinstance(run.model, SegmenterConfig) and not run.model.classes:
-        run = run.with_networks(classes=natural_mask_classes(run.data.data, skip_bad=skip))
+        run = run.with_model(classes=find_mask_classes(run.data.data, skip_bad=skip))
     return run
 
 

@@ -202,7 +202,7 @@ def networks_of(path: Path, stored: Stored, ema: bool) -> dict[str, nn.Module]:
     """
     with fitting(path):
         states = {**stored.last, **stored.averaged} if ema else {**stored.averaged, **stored.last}
-        shapes = build_shapes(stored.config.model)
+        shapes = build_shapes(stored.config.networks, stored.config.model)
         modules = {name: shapes[name] for name in states}
         for name, module in modules.items():
             module.load_state_dict(states[name], assign=True)

@@ -32,7 +32,8 @@ def fitting_weights(path: Path | str, config: RunConfig) -> tuple[Weights, str]:
     taken: Weights = {}
     missing, other, count = [], [], 0
     with torch.device("meta"):
-        wanted = {name: m.state_dict() for name, m in build_modules(config.model).items()}
+        modules = build_modules(config.networks, config.model)
+    wanted = {name: module.state_dict() for name, module in modules.items()}
     for network, tensors in wanted.items():
         found = stored.get(network, {})
         taken[network] = {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
-from gen.data.sources import resized
+from gen.data.sources import resize
 from gen.images import encode_mask, to_float
 from gen.runs.data import load
 from gen.runs.open import Run, open_run
@@ -62,7 +62,7 @@ def predict(network: nn.Module, size: tuple[int, int], image: Tensor) -> Tensor:
     scale = max(size[0] / height, size[1] / width)
     seen = (max(size[0], round(scale * height)), max(size[1], round(scale * width)))
     if seen != (height, width):
-        image = torch.tensor(resized(image.permute(1, 2, 0).numpy(), seen)).permute(2, 0, 1)
+        image = torch.tensor(resize(image.permute(1, 2, 0).numpy(), seen)).permute(2, 0, 1)
     device = next(network.parameters()).device
     logits = network(to_float(image[None]).to(device)).float()
     if seen != (height, width):

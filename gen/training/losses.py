@@ -1,4 +1,4 @@
-"""Losses. Each takes whole batches and returns a sum per image, averaged over the batch (0-d)."""
+"""Losses; `gen.config.objectives` lists those to choose from. Each takes whole batches and returns a sum per image, averaged over the batch (0-d)."""
 
 from __future__ import annotations
 
@@ -22,48 +22,46 @@ class GANLoss:
     output: Callable[[Tensor], Tensor] = torch.clone  # logits → D
 
 
-GAN_LOSSES: dict[str, GANLoss] = {
-    # Goodfellow et al. 2014, section 3: −log D(x) − log(1 − D(G(z))); −log D(G(z)).
-    "nonsaturating": GANLoss(
-        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-        lambda fake: F.softplus(-fake).mean(),
-        torch.sigmoid,
-    ),
-    # Lim and Ye 2017, Miyato et al. 2018, equations 16 and 17.
-    "hinge": GANLoss(
-        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-        lambda fake: -fake.mean(),
-    ),
-    # Mao et al. 2017, equation 9, with a = 0, b = c = 1.
-    "lsgan": GANLoss(
-        lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
-        lambda fake: (fake - 1).square().mean() / 2,
-    ),
-    # Arjovsky et al. 2017, equations 2 and 4; with `lipschitz_penalty`.
-    "wgan-gp": GANLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean()),
-}
+# Goodfellow et al. 2014, section 3: −log D(x) − log(1 − D(G(z))); −log D(G(z)).
+NONSATURATING = GANLoss(
+    lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+    lambda fake: F.softplus(-fake).mean(),
+    torch.sigmoid,
+)
+# Lim and Ye 2017, Miyato et al. 2018, equations 16 and 17.
+HINGE = GANLoss(
+    lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+    lambda fake: -fake.mean(),
+)
+# Mao et al. 2017, equation 9, with a = 0, b = c = 1.
+LEAST_SQUARES = GANLoss(
+    lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
+    lambda fake: (fake - 1).square().mean() / 2,
+)
+# Arjovsky et al. 2017, equations 2 and 4; with `lipschitz_penalty`.
+WASSERSTEIN = GANLoss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
 
 
-def slopes(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def gradient_norms(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """‖∇ₓD(x)‖₂ of each image (B,), differentiable in the weights; float32 also under autocast."""
     images = images.detach().float().requires_grad_()
     with torch.autocast(images.device.type, enabled=False):
         logits = discriminator(images)
-    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return slope.flatten(1).norm(dim=1)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.flatten(1).norm(dim=1)
 
 
 def lipschitz_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
 ) -> Tensor:
     """E(‖∇D(x̂)‖ − 1)², x̂ uniform between real and fake (Gulrajani et al. 2017, equation 3)."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    return (slopes(discriminator, torch.lerp(fake.float(), real, share)) - 1).square().mean()
+    mix = torch.rand(len(real), 1, 1, 1, device=real.device)
+    return (gradient_norms(discriminator, torch.lerp(fake.float(), real, mix)) - 1).square().mean()
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     """½·E‖∇D(x)‖² on real images (Mescheder et al. 2018, equation 9)."""
-    return slopes(discriminator, real).square().mean() / 2
+    return gradient_norms(discriminator, real).square().mean() / 2
 
 
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
@@ -90,12 +88,6 @@ def gaussian_nll(logits: Tensor, images: Tensor) -> Tensor:
     variance = square.mean().detach().clamp_min(ROUNDING_VARIANCE)
     nll = (square / variance + (2 * math.pi * variance).log()) / 2
     return nll.sum() / len(images)
-
-
-LIKELIHOODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "bernoulli": bernoulli_nll,
-    "gaussian": gaussian_nll,
-}
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -132,8 +124,6 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return 1 - ((2 * both + 1) / (either + 1)).mean()
 
 
-SEGMENTATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross-entropy": pixel_cross_entropy,
-    "dice": dice_loss,
-    "both": lambda logits, masks: pixel_cross_entropy(logits, masks) + dice_loss(logits, masks),
-}
+def cross_entropy_and_dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """The sum of both."""
+    return pixel_cross_entropy(logits, masks) + dice_loss(logits, masks)

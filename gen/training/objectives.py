@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.config.objectives import (
+    GAN_LOSSES,
+    LIKELIHOODS,
+    PIXEL_LOSSES,
     ClassificationConfig,
     GANConfig,
     SegmentationConfig,
@@ -22,17 +25,10 @@ from gen.config.run import RunConfig
 from gen.data.datasets import Batch
 from gen.images import to_uint8
 
+from . import losses
 from .agreement import inspect_masks
 from .health import active_latents, saturation
-from .losses import (
-    GAN_LOSSES,
-    LIKELIHOODS,
-    SEGMENTATION_LOSSES,
-    kl_divergence,
-    lipschitz_penalty,
-    r1_penalty,
-    reparametrize,
-)
+from .losses import kl_divergence, lipschitz_penalty, r1_penalty, reparametrize
 from .monitor import PREVIEW, Inspection, inspect_samples
 
 Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
@@ -56,12 +52,12 @@ class Objective(Protocol):
     averaged: tuple[str, ...]  # those whose moving average is kept and sampled
     phases: tuple[Phase, ...]  # taken in order, once per step
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """What a snapshot shows and logs of the averaged networks, in eval mode.
 
         Args:
             averaged: the networks named in `averaged`, by name.
-            held: the same few images at every snapshot, in [−1, 1] on the device.
+            preview: the same few images at every snapshot, in [−1, 1] on the device.
         """
 
 
@@ -78,9 +74,9 @@ class GAN:
         self.modules = modules
         self.generator, self.discriminator = modules["generator"], modules["discriminator"]
         self.conditional = bool(self.generator.classes)
-        self.losses = GAN_LOSSES[config.loss]
-        self.gradient_penalty = config.gradient_penalty if config.loss == "wgan-gp" else 0.0
-        self.r1 = config.r1
+        self.losses = getattr(losses, GAN_LOSSES[config.loss])
+        self.lipschitz = config.gradient_penalty if config.loss == "wgan-gp" else 0.0  # λ
+        self.r1 = config.r1  # γ
         betas = (config.beta1, config.beta2)
         self.phases = (
             Phase(
@@ -109,40 +105,40 @@ class GAN:
         real = self.discriminator(batch.images, labels).float()
         fake = self.discriminator(fakes, labels).float()
         loss = self.losses.discriminator(real, fake)
-        seen = {
+        metrics = {
             "loss/discriminator": loss.detach(),
             "d/real": self.losses.output(real.detach()).mean(),
             "d/fake": self.losses.output(fake.detach()).mean(),
             "health/saturation": saturation(self.losses.discriminator, real, fake),
         }
-        if self.gradient_penalty or self.r1:
-            price = self.slope_price(batch.images, fakes, labels)
-            loss, seen["loss/slope"] = loss + price, price.detach()
-        return loss, seen
+        if self.lipschitz or self.r1:
+            penalty = self.gradient_penalty(batch.images, fakes, labels)
+            loss, metrics["loss/slope"] = loss + penalty, penalty.detach()
+        return loss, metrics
 
-    def slope_price(self, real: Tensor, fakes: Tensor, labels: Tensor | None) -> Tensor:
+    def gradient_penalty(self, real: Tensor, fakes: Tensor, labels: Tensor | None) -> Tensor:
         """λ·(the penalty of WGAN-GP) + γ·R1."""
 
         def discriminator(images: Tensor) -> Tensor:
             # A compiled network cannot be differentiated twice; its `forward` is not compiled.
             return self.discriminator.forward(images, labels)
 
-        price = real.new_zeros(())
-        if self.gradient_penalty:
-            price = price + self.gradient_penalty * lipschitz_penalty(discriminator, real, fakes)
+        penalty = real.new_zeros(())
+        if self.lipschitz:
+            penalty = penalty + self.lipschitz * lipschitz_penalty(discriminator, real, fakes)
         if self.r1:
-            price = price + self.r1 * r1_penalty(discriminator, real)
-        return price
+            penalty = penalty + self.r1 * r1_penalty(discriminator, real)
+        return penalty
 
     def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Pass for real."""
         loss = self.losses.generator(self.discriminator(*self.generate(batch)).float())
         return loss, {"loss/generator": loss.detach()}
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Samples and their grid."""
-        labels = held.labels if self.conditional else None
-        return inspect_samples(averaged["generator"], self.generator, held.images, labels)
+        labels = preview.labels if self.conditional else None
+        return inspect_samples(averaged["generator"], self.generator, preview.images, labels)
 
 
 class VAE:
@@ -154,7 +150,7 @@ class VAE:
         self.modules = modules
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
         self.conditional = bool(self.decoder.classes)
-        self.nll = LIKELIHOODS[config.likelihood]
+        self.nll = getattr(losses, LIKELIHOODS[config.likelihood])
         self.beta, self.warmup, self.free_bits = config.beta, config.warmup, config.free_bits
         weights = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = (Phase("elbo", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
@@ -179,13 +175,13 @@ class VAE:
         beta = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
         loss = nll + beta * dimensions.clamp_min(self.free_bits).sum()
         kl = dimensions.sum()
-        seen = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
-        return loss, {name: value.detach() for name, value in seen.items()}
+        metrics = {"vae/nll": nll, "vae/kl": kl, "vae/elbo": -(nll + kl), "loss/vae": loss}
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        labels = held.labels if self.conditional else None
-        return inspect_autoencoder(averaged, self.modules, held.images, labels)
+        labels = preview.labels if self.conditional else None
+        return inspect_autoencoder(averaged, self.modules, preview.images, labels)
 
 
 class VAEGAN:
@@ -204,7 +200,7 @@ class VAEGAN:
         self.encoder, self.decoder = modules["encoder"], modules["decoder"]
         self.discriminator = modules["discriminator"]
         self.beta, self.gamma = config.beta, config.gamma
-        losses = {
+        turns = {
             "encoder": self.encoder_loss,
             "decoder": self.decoder_loss,
             "discriminator": self.discriminator_loss,
@@ -212,7 +208,7 @@ class VAEGAN:
         betas = (config.beta1, config.beta2)
         self.phases = tuple(
             Phase(name, _adam(modules[name].parameters(), config.lr, betas), loss)
-            for name, loss in losses.items()
+            for name, loss in turns.items()
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +216,7 @@ class VAEGAN:
         mean, log_variance = (part.float() for part in self.encoder(images))
         return reparametrize(mean, log_variance), kl_divergence(mean, log_variance)
 
-    def unlikeness(self, features: Tensor, images: Tensor) -> Tensor:
+    def feature_nll(self, features: Tensor, images: Tensor) -> Tensor:
         """L in nats per image, without its constant; features (B, F) of reconstructions."""
         wanted = self.discriminator.trunk(images).float()
         return (features.float() - wanted).square().sum() / (2 * len(images))
@@ -234,18 +230,18 @@ class VAEGAN:
         """L + β·KL."""
         latents, dimensions = self.encode(batch.images)
         features = self.discriminator.trunk(self.decoder(latents))
-        nll, kl = self.unlikeness(features, batch.images), dimensions.sum()
+        nll, kl = self.feature_nll(features, batch.images), dimensions.sum()
         loss = nll + self.beta * kl
-        seen = {"vae/nll": nll, "vae/kl": kl, "loss/encoder": loss}
-        return loss, {name: value.detach() for name, value in seen.items()}
+        metrics = {"vae/nll": nll, "vae/kl": kl, "loss/encoder": loss}
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
     def decoder_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """γ·L − log D(reconstructions) − log D(samples): the form that does not saturate."""
         features = self.discriminator.trunk(self.decode(batch.images))
         logits = self.discriminator.head(features).float()
-        deceit = 2 * GAN_LOSSES["nonsaturating"].generator(logits)
+        adversarial_loss = 2 * losses.NONSATURATING.generator(logits)
         count = len(batch.images)
-        loss = self.gamma * self.unlikeness(features[:count], batch.images) + deceit
+        loss = self.gamma * self.feature_nll(features[:count], batch.images) + adversarial_loss
         return loss, {"loss/decoder": loss.detach()}
 
     def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
@@ -257,12 +253,12 @@ class VAEGAN:
             "loss/discriminator": loss.detach(),
             "d/real": real.detach().sigmoid().mean(),
             "d/fake": fake.detach().sigmoid().mean(),
-            "health/saturation": saturation(GAN_LOSSES["nonsaturating"].discriminator, real, fake),
+            "health/saturation": saturation(losses.NONSATURATING.discriminator, real, fake),
         }
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        return inspect_autoencoder(averaged, self.modules, held.images)
+        return inspect_autoencoder(averaged, self.modules, preview.images)
 
 
 def inspect_autoencoder(
@@ -272,17 +268,17 @@ def inspect_autoencoder(
     labels: Tensor | None = None,
 ) -> Inspection:
     """Samples, their grid, and images beside reconstructions from their posterior means."""
-    seen = inspect_samples(averaged["decoder"], trained["decoder"], images, labels)
+    inspection = inspect_samples(averaged["decoder"], trained["decoder"], images, labels)
     mean, log_variance = copy.deepcopy(trained["encoder"]).eval()(images, labels)
     dimensions = kl_divergence(mean, log_variance)
-    seen.metrics["health/active_latents"] = active_latents(mean)
-    seen.metrics["vae/kl_largest_dimension"] = float(dimensions.max())
-    seen.metrics["vae/kl_median_dimension"] = float(dimensions.median())
+    inspection.metrics["health/active_latents"] = active_latents(mean)
+    inspection.metrics["vae/kl_largest_dimension"] = float(dimensions.max())
+    inspection.metrics["vae/kl_median_dimension"] = float(dimensions.median())
     few, named = images[: PREVIEW // 2], None if labels is None else labels[: PREVIEW // 2]
     mean, _ = averaged["encoder"](few, named)
     pairs = torch.stack([few, averaged["decoder"](mean, named)], dim=1)  # (B, 2, C, H, W)
-    seen.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
-    return seen
+    inspection.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()
+    return inspection
 
 
 class Segmentation:
@@ -292,7 +288,7 @@ class Segmentation:
 
     def __init__(self, modules: Mapping[str, nn.Module], config: SegmentationConfig) -> None:
         self.modules, self.segmenter = modules, modules["segmenter"]
-        self.pixel_loss = SEGMENTATION_LOSSES[config.loss]
+        self.pixel_loss = getattr(losses, PIXEL_LOSSES[config.loss])
         weights = [w for w in self.segmenter.parameters() if w.requires_grad]  # not the fixed ones
         self.phases = (Phase("segmenter", _adam(weights, config.lr, (0.9, 0.999)), self.loss),)
 
@@ -301,9 +297,9 @@ class Segmentation:
         loss = self.pixel_loss(self.segmenter(batch.images).float(), batch.masks)
         return loss, {"loss/segmentation": loss.detach()}
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Agreement with the masks of the validation images."""
-        return inspect_masks(averaged["segmenter"], held)
+        return inspect_masks(averaged["segmenter"], preview)
 
 
 class Classification:
@@ -320,29 +316,23 @@ class Classification:
         """−log p(label|image) in nats."""
         logits = self.classifier(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels)
-        return loss, {"loss/classifier": loss.detach(), "classifier/accuracy": right(logits, batch)}
+        return loss, {
+            "loss/classifier": loss.detach(),
+            "classifier/accuracy": accuracy(logits, batch),
+        }
 
-    def inspect(self, averaged: Mapping[str, nn.Module], held: Batch) -> Inspection:
-        """Share of the held images that are named rightly."""
-        share = right(averaged["classifier"](held.images), held)
-        return Inspection(metrics={"classifier/held_accuracy": float(share)})
+    def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
+        """Accuracy on the preview images."""
+        found = accuracy(averaged["classifier"](preview.images), preview)
+        return Inspection(metrics={"classifier/held_accuracy": float(found)})
 
 
-def right(logits: Tensor, batch: Batch) -> Tensor:
+def accuracy(logits: Tensor, batch: Batch) -> Tensor:
     """Share of images whose largest logit is their label's, 0-d."""
     return (logits.argmax(1) == batch.labels).float().mean()
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "dcgan": GAN,
-    "vae": VAE,
-    "vaegan": VAEGAN,
-    "unet": Segmentation,
-    "fcn": Segmentation,
-    "classifier": Classification,
-}
-
-
 def build_objective(config: RunConfig, modules: Mapping[str, nn.Module]) -> Objective:
-    """The objective of `config.model.model` over these networks."""
-    return OBJECTIVES[config.model.model](modules, config.objective)
+    """The objective of a run over its networks: of `GANConfig` the class `GAN`."""
+    name = type(config.objective).__name__.removesuffix("Config")
+    return globals()[name](modules, config.objective)

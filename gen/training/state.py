@@ -46,7 +46,7 @@ class State:
         memory = torch.channels_last if training.channels_last else torch.contiguous_format
         self.modules = {
             name: module.to(self.device, memory_format=memory)
-            for name, module in build_modules(config.model).items()
+            for name, module in build_modules(config.networks, config.model).items()
         }
         self.objective = build_objective(config, self.modules)
         if distributed.rank():

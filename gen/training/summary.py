@@ -18,7 +18,7 @@ def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
     model = config.model
     costs = {}
     with torch.device("meta"):
-        for name, module in build_modules(model).items():
+        for name, module in build_modules(config.networks, model).items():
             latents = isinstance(module, Decoder)
             shape = (module.latent,) if latents else (model.channels, *model.size)
             labels = [torch.zeros(1, dtype=torch.int64)] * getattr(model, "conditional", False)

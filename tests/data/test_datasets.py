@@ -12,8 +12,8 @@ from PIL import Image
 from gen.data import shapes
 from gen.data.arrays import _memory
 from gen.data.batches import batches
-from gen.data.datasets import DATASETS, BadImage, DataError, load_dataset, natural_channels
-from gen.data.sources import fit
+from gen.data.datasets import DATASETS, BadImage, DataError, find_channels, load_dataset
+from gen.data.sources import resize_and_crop
 from tests.corpus import write_idx
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -73,7 +73,9 @@ def test_digits_are_padded_to_larger_sizes_and_resized_to_smaller_ones(digits):
     for size in ((14, 14), (64, 20)):
         smaller = load("mnist", root, size, 1).fetch(range(12)).images
         for image, original in zip(smaller, sets["train"][0], strict=True):
-            np.testing.assert_array_equal(image[0], fit(original[..., None], size)[..., 0])
+            np.testing.assert_array_equal(
+                image[0], resize_and_crop(original[..., None], size)[..., 0]
+            )
 
 
 def test_a_damaged_set_is_one_line(digits):
@@ -294,16 +296,16 @@ def test_nothing_but_bad_images_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"2 of 2 images skipped as unreadable; .*a\.png: not a"):
         load(tmp_path, skip_bad=True)
     with pytest.raises(DataError, match="2 of 2 images"):
-        natural_channels(str(tmp_path), skip_bad=True)
+        find_channels(str(tmp_path), skip_bad=True)
 
 
 def test_channels_are_those_of_the_first_good_image(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     save(tmp_path / "b.png", np.zeros((8, 8), np.uint8))
     save(tmp_path / "c.png", np.zeros((8, 8, 3), np.uint8))
-    assert natural_channels(str(tmp_path), skip_bad=True) == 1
+    assert find_channels(str(tmp_path), skip_bad=True) == 1
     with pytest.raises(BadImage, match=r"a\.png"):
-        natural_channels(str(tmp_path))
+        find_channels(str(tmp_path))
 
 
 def test_background_and_size_limit_reach_files_and_arrays(tmp_path):
@@ -438,7 +440,7 @@ def test_damaged_arrays_are_one_line(tmp_path, name, data):
 
 def test_an_image_of_the_size_wanted_stays_untouched():
     pixels = random_images(12, 9, 3)
-    assert fit(pixels, (12, 9)) is pixels
+    assert resize_and_crop(pixels, (12, 9)) is pixels
 
 
 def test_fit_covers_and_crops_at_the_center():
@@ -446,13 +448,17 @@ def test_fit_covers_and_crops_at_the_center():
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200  # exactly the part that a square crop keeps
     for image, size in ((wide, (10, 10)), (wide.transpose(1, 0, 2), (40, 40))):
-        np.testing.assert_allclose(fit(image, size)[3:-3, 3:-3], 200, atol=8)  # Lanczos rings
-    assert (fit(wide, (10, 30))[:, [0, -1]] == 0).all()  # nothing cut where nothing must be
+        np.testing.assert_allclose(
+            resize_and_crop(image, size)[3:-3, 3:-3], 200, atol=8
+        )  # Lanczos rings
+    assert (
+        resize_and_crop(wide, (10, 30))[:, [0, -1]] == 0
+    ).all()  # nothing cut where nothing must be
 
 
 def test_shrinking_is_antialiased():
     board = np.indices((64, 64)).sum(0) % 2 * 255
-    small = fit(board.astype(np.uint8)[..., None], (16, 16))
+    small = resize_and_crop(board.astype(np.uint8)[..., None], (16, 16))
     assert np.ptp(small[2:-2, 2:-2]) <= 2
     np.testing.assert_allclose(small[2:-2, 2:-2], 127.5, atol=2)
 

@@ -8,9 +8,9 @@ from PIL import Image
 from gen.data.datasets import (
     BadImage,
     DataError,
+    find_channels,
+    find_mask_classes,
     load_dataset,
-    natural_channels,
-    natural_mask_classes,
 )
 from gen.data.decode import decode_indices
 from gen.images import encode_mask, palette
@@ -63,8 +63,8 @@ def test_a_folder_pair_is_split_and_read(pairs, memory_limit):
     batch = train.fetch(range(11))
     np.testing.assert_array_equal(batch.masks, np.delete(masks, 9, 0))
     assert batch.masks.dtype == batch.images.dtype == torch.uint8
-    assert natural_mask_classes(str(folder)) == 3
-    assert natural_channels(str(folder)) == 3
+    assert find_mask_classes(str(folder)) == 3
+    assert find_channels(str(folder)) == 3
 
 
 def test_a_generator_takes_the_images_alone(pairs):
@@ -171,7 +171,7 @@ def test_masks_of_background_alone_are_named(tmp_path):
         write_image(tmp_path / "images" / f"{i}.png")
         write_mask(tmp_path / "masks" / f"{i}.png", np.full((12, 10), 255 * i, np.uint8))
     with pytest.raises(DataError, match=r"masks: masks hold no index but 0 \(255 is ignored\)"):
-        natural_mask_classes(str(tmp_path))
+        find_mask_classes(str(tmp_path))
 
 
 def test_one_pair_is_too_few(tmp_path):
@@ -185,7 +185,7 @@ def test_sets_without_masks_and_too_few_classes(tmp_path):
     write_image(tmp_path / "a.png")
     for name in (str(tmp_path), "mnist"):
         with pytest.raises(ValueError, match="has no masks; take shapes, oxford-pets, voc, or"):
-            natural_mask_classes(name)
+            find_mask_classes(name)
         with pytest.raises(ValueError, match="has no masks"):
             load_dataset(name, root=tmp_path, size=(8, 8), channels=3, mask_classes=2)
     with pytest.raises(ValueError, match="classes is 3; shapes has 4"):
@@ -234,7 +234,7 @@ def pets(tmp_path):
 
 def test_oxford_pets(pets):
     root, trimaps = pets
-    assert natural_mask_classes("oxford-pets") == 2
+    assert find_mask_classes("oxford-pets") == 2
     options = {"root": root, "size": (12, 10), "channels": 3}
     train = load_dataset("oxford-pets", mask_classes=2, **options)
     test = load_dataset("oxford-pets", mask_classes=2, split="test", **options)
@@ -259,7 +259,7 @@ def test_voc(tmp_path):
             mask = RNG.choice(np.array([0, 5, 20, 255], np.uint8), (12, 10))
             masks[name] = write_mask(base / "SegmentationClass" / f"{name}.png", mask)
         (base / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
-    assert natural_mask_classes("voc") == 21
+    assert find_mask_classes("voc") == 21
     options = {"root": tmp_path, "size": (12, 10), "channels": 3, "mask_classes": 21}
     train, val = (load_dataset("voc", split=split, **options) for split in ("train", "test"))
     np.testing.assert_array_equal(train.fetch([1]).masks[0], masks["2007_000039"])

@@ -8,22 +8,23 @@ from gen.models.blocks import size_ladder
 from gen.models.build import build_modules
 from gen.models.dcgan import Discriminator
 from gen.models.decoder import Decoder
+from gen.models.kinds import UPSAMPLERS
 from gen.models.upsample import Subpixel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gen.config.networks import KERNEL_SIZES, GeneratorConfig
+from gen.config.networks import GeneratorConfig
 from gen.config.run import MODELS, RunConfig
 
 WEIGHTED = torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding
-GENERATORS = sorted(n for n, kind in MODELS.items() if issubclass(kind.networks, GeneratorConfig))
+GENERATORS = sorted(n for n, kind in MODELS.items() if issubclass(kind.model, GeneratorConfig))
 SIZES = [(8, 8), (28, 28), (32, 32), (34, 45), (64, 64), (128, 128), (9, 31)]
 
 
-def networks(model, **fields):
-    """The model's section of a run."""
-    return RunConfig.from_dict({"model": {"model": model, **fields}}).model
+def build(model, **fields):
+    run = RunConfig.from_dict({"model": {"model": model, **fields}})
+    return build_modules(run.networks, run.model)
 
 
 @given(st.tuples(st.integers(8, 600), st.integers(8, 600)))
@@ -36,9 +37,9 @@ def test_each_step_of_the_ladder_doubles_then_crops_at_most_one(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("upsample", KERNEL_SIZES)
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
 def test_decoder_reaches_every_size(size, upsample):
-    decoder = Decoder(7, size, 3, 4, upsample, KERNEL_SIZES[upsample][0])
+    decoder = Decoder(7, size, 3, 4, upsample, UPSAMPLERS[upsample].kernel_sizes[0])
     images = decoder(torch.randn(2, 7))
     assert images.shape == (2, 3, *size)
     assert images.abs().max() <= 1
@@ -53,8 +54,7 @@ def test_decoder_reaches_every_size(size, upsample):
     width=st.integers(1, 5),
 )
 def test_every_network_takes_every_shape(model, size, channels, latent, width):
-    config = networks(model, size=size, channels=channels, latent=latent, width=width)
-    modules = build_modules(config)
+    modules = build(model, size=size, channels=channels, latent=latent, width=width)
     images = torch.zeros(2, channels, *size)
     decoder = next(m for m in modules.values() if isinstance(m, Decoder))
     assert decoder(torch.zeros(2, latent)).shape == images.shape
@@ -68,7 +68,7 @@ def test_every_network_takes_every_shape(model, size, channels, latent, width):
 @pytest.mark.parametrize("model", GENERATORS)
 def test_initialisation_is_dcgans(model):
     torch.manual_seed(0)
-    for module in build_modules(networks(model, size=(32, 32), channels=3, width=32)).values():
+    for module in build(model, size=(32, 32), channels=3, width=32).values():
         for name, layer in module.named_modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 # 32 channels at least: the standard error of the deviation is at most 0.0025.
@@ -97,11 +97,11 @@ def test_size_below_eight_is_refused():
 
 def test_the_decoder_has_a_width_of_its_own():
     common = {"model": "dcgan", "size": (16, 16), "channels": 3, "latent": 7, "width": 4}
-    plain = build_modules(networks(**common))
-    wide = build_modules(networks(**common, decoder_width=6))
+    plain = build(**common)
+    wide = build(**common, decoder_width=6)
     shapes = {name: [w.shape for w in module.parameters()] for name, module in plain.items()}
     assert [w.shape for w in wide["discriminator"].parameters()] == shapes["discriminator"]
-    alone = build_modules(networks(**{**common, "width": 6}))["generator"]
+    alone = build(**{**common, "width": 6})["generator"]
     assert [w.shape for w in wide["generator"].parameters()] == [
         w.shape for w in alone.parameters()
     ]

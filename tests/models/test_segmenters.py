@@ -5,22 +5,23 @@ import torch
 import torch.nn.functional as F
 from gen.models.build import build_modules
 from gen.models.fcn import FCN, HEADS
-from gen.models.upsample import UPSAMPLERS, interpolate_
+from gen.models.kinds import UPSAMPLERS
+from gen.models.upsample import enlarger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gen.config.networks import KERNEL_SIZES, FCNConfig, SegmenterConfig
+from gen.config.networks import FCNConfig, SegmenterConfig
 
 SIZES = [(8, 8), (34, 45), (64, 64), (9, 31)]
-EVERY = [(name, kernel) for name, kernels in KERNEL_SIZES.items() for kernel in kernels]
+EVERY = [(name, kernel) for name, kind in UPSAMPLERS.items() for kernel in kind.kernel_sizes]
 
 
 def segmenter(model, size=(64, 64), **fields):
     torch.manual_seed(0)
     kind = FCNConfig if model == "fcn" else SegmenterConfig
     given = {"size": size, "channels": 3, "width": 2, "classes": 5, **fields}
-    return build_modules(kind(model, **given))["segmenter"]
+    return build_modules({"segmenter": model}, kind(model, **given))["segmenter"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -55,8 +56,8 @@ def test_padding_changes_nothing_but_the_margin():
 @pytest.mark.parametrize(("name", "kernel"), EVERY)
 def test_enlargement_starts_as_bilinear_interpolation(name, kernel):
     torch.manual_seed(0)
-    layer = UPSAMPLERS[name](3, 3, kernel, False)
-    interpolate_(layer)
+    layer = enlarger(name, 3, 3, kernel, False)
+    layer.interpolate_()
     maps = torch.randn(2, 3, 9, 12)
     found = layer(maps)[..., 4:-4, 4:-4]
     if kernel == 2:
@@ -70,7 +71,7 @@ def test_enlargement_starts_as_bilinear_interpolation(name, kernel):
     torch.testing.assert_close(found, expected[..., 4:-4, 4:-4])
 
 
-@pytest.mark.parametrize("name", KERNEL_SIZES)
+@pytest.mark.parametrize("name", UPSAMPLERS)
 @pytest.mark.parametrize("fixed", [True, False])
 def test_fixed_enlargement_stays_and_learned_moves(name, fixed, small_dataset, tmp_path):
     from gen.training.loop import Trainer

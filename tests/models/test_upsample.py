@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from gen.models.blocks import initialize
 from gen.models.decoder import Decoder
-from gen.models.upsample import UPSAMPLERS, Blur, Subpixel
+from gen.models.kinds import UPSAMPLERS
+from gen.models.upsample import Blur, Subpixel, Transposed, enlarger
 from torch import nn
 from torch.nn.utils import parametrize
 
 from gen.analysis.layers.phases import balance, phase_gains
-from gen.config.networks import KERNEL_SIZES
 
 GEOMETRIES = [  # kernel, stride, padding, output_padding, dilation, groups
     (4, 2, 1, 0, 1, 1),
@@ -83,24 +83,20 @@ def test_transposed_convolution_is(geometry, reference):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=5e-5)
 
 
-EVERY = [(name, kernel) for name, kernels in KERNEL_SIZES.items() for kernel in kernels]
-
-
-def test_configuration_names_every_upsampler():
-    assert set(KERNEL_SIZES) == set(UPSAMPLERS)
+EVERY = [(name, kernel) for name, kind in UPSAMPLERS.items() for kernel in kind.kernel_sizes]
 
 
 @pytest.mark.parametrize(("name", "kernel"), EVERY)
 @pytest.mark.parametrize("size", [(4, 4), (5, 7), (1, 3)])
 def test_doubles_exactly(name, kernel, size):
-    layer = UPSAMPLERS[name](3, 5, kernel, True)
+    layer = enlarger(name, 3, 5, kernel, True)
     assert layer(torch.zeros(2, 3, *size)).shape == (2, 5, 2 * size[0], 2 * size[1])
 
 
 @pytest.mark.parametrize(("name", "kernel"), EVERY)
 def test_places_the_image_without_shift(name, kernel):
     """The centroid of an impulse response lies at twice the position, to half an output pixel."""
-    layer = UPSAMPLERS[name](1, 1, kernel, False)
+    layer = enlarger(name, 1, 1, kernel, False)
     with torch.no_grad():
         for weight in layer.parameters():
             weight.fill_(1)
@@ -126,10 +122,10 @@ def test_icnr_starts_as_nearest_enlargement():
     assert shuffle.upscale_factor == 2
 
 
-@pytest.mark.parametrize("kernel", KERNEL_SIZES["balanced"])
+@pytest.mark.parametrize("kernel", UPSAMPLERS["balanced"].kernel_sizes)
 def test_balanced_is_the_projection_and_keeps_constants(kernel):
     torch.manual_seed(0)
-    layer = UPSAMPLERS["balanced"](3, 5, kernel, True)
+    layer = enlarger("balanced", 3, 5, kernel, True)
     initialize(layer)
     original = layer.parametrizations.weight.original
     assert original.std() < 0.03  # DCGAN's initialisation reached what is trained
@@ -142,7 +138,7 @@ def test_balanced_is_the_projection_and_keeps_constants(kernel):
 
 def test_balanced_stays_balanced_while_it_trains_and_comes_off():
     torch.manual_seed(0)
-    layer = UPSAMPLERS["balanced"](3, 4, 4, True)
+    layer = enlarger("balanced", 3, 4, 4, True)
     optimizer = torch.optim.Adam(layer.parameters(), 0.1)
     maps, target = torch.randn(2, 3, 6, 6), torch.randn(2, 4, 12, 12)
     before = layer.weight.detach().clone()
@@ -153,14 +149,14 @@ def test_balanced_stays_balanced_while_it_trains_and_comes_off():
     assert (layer.weight - before).abs().max() > 0.1
     expected = layer(maps)
     parametrize.remove_parametrizations(layer, "weight")
-    assert type(layer) is nn.ConvTranspose2d and list(layer.state_dict()) == ["bias", "weight"]
+    assert type(layer) is Transposed and list(layer.state_dict()) == ["bias", "weight"]
     assert torch.equal(layer(maps), expected)
     gains = phase_gains(layer.weight, 2, 1).flatten(0, 1)
     torch.testing.assert_close(gains, gains[:1].expand_as(gains), atol=1e-5, rtol=0)
 
 
 def test_balanced_gradient_and_bf16_sums():
-    layer = UPSAMPLERS["balanced"](2, 2, 3, False).double()
+    layer = enlarger("balanced", 2, 2, 3, False).double()
     maps = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (maps,))
     project = layer.parametrizations.weight[0]

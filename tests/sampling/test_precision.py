@@ -5,7 +5,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gen.models.decoder import Decoder
-from gen.models.upsample import UPSAMPLERS
+from gen.models.kinds import UPSAMPLERS
 
 from gen.runs.open import load
 from gen.sampling.seeds import draw_latents, sample_images, use_bf16

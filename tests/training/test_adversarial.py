@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from gen.config.run import RunConfig
 from gen.training.loop import Trainer, train_step
-from gen.training.losses import slopes
+from gen.training.losses import gradient_norms
 from tests.conftest import small_config
 
 
@@ -30,7 +30,9 @@ def mean_slope(trainer):
     with torch.no_grad():
         fakes, labels = trainer.objective.generate(held)
     critic = trainer.modules["discriminator"]
-    return float(slopes(lambda x: critic(x, labels), (held.images + fakes) / 2).detach().mean())
+    return float(
+        gradient_norms(lambda x: critic(x, labels), (held.images + fakes) / 2).detach().mean()
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -114,16 +116,16 @@ def test_vaegan_steps_are_those_of_algorithm_1(small_dataset, tmp_path):
         drawn = mean + noise()[0] * posterior.scale
         both = decoder(torch.cat([drawn, noise()[1]]))
 
-        def unlikeness(images):
+        def feature_nll(images):
             nll = -Normal(critic.trunk(batch.images), 1.0).log_prob(critic.trunk(images)[:8])
             return (nll - math.log(2 * math.pi) / 2).sum(1).mean()
 
         fake, real = critic(both).sigmoid(), critic(batch.images).sigmoid()
         judged = real.log().mean() + (1 - fake[:8]).log().mean() + (1 - fake[8:]).log().mean()
-        deceit = -fake[:8].log().mean() - fake[8:].log().mean()
+        adversarial_loss = -fake[:8].log().mean() - fake[8:].log().mean()
         expected = {
-            "encoder": unlikeness(decoder(drawn)) + kl,
-            "decoder": 0.25 * unlikeness(both) + deceit,
+            "encoder": feature_nll(decoder(drawn)) + kl,
+            "decoder": 0.25 * feature_nll(both) + adversarial_loss,
             "discriminator": -judged,
         }
     for phase in trainer.objective.phases:

@@ -52,7 +52,7 @@ def test_it_tells_classes_of_images_that_it_never_saw(run):
 def test_the_loss_is_the_cross_entropy_of_labels():
     config = small_config("classifier")
     torch.manual_seed(0)
-    objective = build_objective(config, build_modules(config.model))
+    objective = build_objective(config, build_modules(config.networks, config.model))
     batch = Batch(torch.rand(8, 3, 16, 16), torch.tensor([0, 1, 2, 3] * 2))
     loss, seen = objective.phases[0].loss(batch, 0)
     p = objective.classifier(batch.images).detach().softmax(1)
@@ -62,7 +62,7 @@ def test_the_loss_is_the_cross_entropy_of_labels():
 
 def test_features_are_what_the_last_layer_sees():
     config = small_config("classifier")
-    classifier = build_modules(config.model)["classifier"].eval()
+    classifier = build_modules(config.networks, config.model)["classifier"].eval()
     images = torch.rand(4, 3, 16, 16)
     logits = F.linear(classifier.features(images), classifier.head.weight, classifier.head.bias)
     torch.testing.assert_close(logits, classifier(images))

@@ -10,7 +10,7 @@ from torch import nn
 
 import analyze
 import train
-from gen.data.datasets import Batch, load_dataset, natural_classes
+from gen.data.datasets import Batch, find_classes, load_dataset
 from gen.runs.open import load
 from gen.sampling.seeds import sample_images
 from gen.training.loop import Trainer
@@ -89,15 +89,15 @@ def test_embedding_is_concatenated_and_projection_added():
 
 
 def test_the_number_of_classes_comes_from_the_data(day_and_night, tmp_path):
-    assert natural_classes("mnist") == 10 and natural_classes("shapes") == 3
-    assert natural_classes(str(day_and_night)) == 2
+    assert find_classes("mnist") == 10 and find_classes("shapes") == 3
+    assert find_classes(str(day_and_night)) == 2
     for name in ("a", "b", "c"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "0.png").write_bytes(b"")
-    assert natural_classes(str(tmp_path / "photos")) == 3
+    assert find_classes(str(tmp_path / "photos")) == 3
     (tmp_path / "photos" / "0.png").write_bytes(b"")
     with pytest.raises(ValueError, match="no classes"):
-        natural_classes(str(tmp_path / "photos"))
+        find_classes(str(tmp_path / "photos"))
     result = CliRunner().invoke(
         train.main, ["vae", "--data", str(day_and_night), "--conditional", "--dry-run"]
     )

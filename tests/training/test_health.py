@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from gen.training import health
+from gen.training import health, losses
 from gen.training.loop import Trainer
-from gen.training.losses import GAN_LOSSES
 from tests.conftest import small_config
 
 
@@ -98,6 +97,10 @@ def test_latents_that_carry_nothing():
 def test_saturation_counts_images_that_teach_nothing():
     real, fake = torch.tensor([5.0, 4.0, 0.0, 9.0]), torch.tensor([-5.0, 1.0])
     # 1 − D(x) = 0.007, 0.018, 0.5, 0.0001; D(G(z)) = 0.007, 0.73. Margins of hinge: 1 and −1.
-    for loss, share in (("nonsaturating", 3 / 6), ("hinge", 4 / 6), ("wgan-gp", 0)):
-        found = health.saturation(GAN_LOSSES[loss].discriminator, real, fake)
+    for loss, share in (
+        (losses.NONSATURATING, 3 / 6),
+        (losses.HINGE, 4 / 6),
+        (losses.WASSERSTEIN, 0),
+    ):
+        found = health.saturation(loss.discriminator, real, fake)
         assert found == pytest.approx(share)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gen.models.upsample import UPSAMPLERS
+from gen.models.upsample import enlarger
 from torch import nn
 
 from gen.analysis.layers.blame import blame, shapley
@@ -157,14 +157,14 @@ def test_repair_leaves_alone_what_would_print_another_grid():
 
 
 def test_repair_refuses():
-    even = nn.Sequential(UPSAMPLERS["transposed"](WIDTHS[0], 3, 4, True), nn.Tanh())
+    even = nn.Sequential(enlarger("transposed", WIDTHS[0], 3, 4, True), nn.Tanh())
     with torch.no_grad():
         even[0].weight.fill_(0.1)
     found = repair(even, smooth_latents(128))
     assert found.refused and "Refused" in str(found)
     with pytest.raises(ValueError, match="not repaired"):
         found.apply(even)
-    computed = nn.Sequential(UPSAMPLERS["balanced"](WIDTHS[0], 3, 4, True))
+    computed = nn.Sequential(enlarger("balanced", WIDTHS[0], 3, 4, True))
     with pytest.raises(ValueError, match="its weight is computed"):
         repair(computed, smooth_latents(128))
     with pytest.raises(ValueError, match="no enlarging layer to balance"):
