@@ -8,8 +8,9 @@ import torch
 from gen.models.decoder import Decoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gen.analysis.layers.calls import find_layers
 from gen.analysis.layers.phases import last_enlarging, layer_gains
-from gen.analysis.layers.trace import find_layers, trace
+from gen.analysis.layers.trace import trace
 from gen.analysis.measure.meter import measure
 from gen.sampling.seeds import draw_latents, sample_images
 from gen.training.monitor import MONITORED, grid_metrics

@@ -1,9 +1,8 @@
-"""Find the layers of any network that enlarge or reduce maps, and step in between them.
+"""Find the layers of any network that enlarge maps, and step in between them.
 
 A `Watch` sees the calls of torch's own functions while the network runs, whether modules or plain
-code make them: transposed convolutions, pixel shuffles, interpolations; for gradients also strided
-convolutions and pooling. It can replace a call's weight or input, which makes counterfactuals
-without touching the network.
+code make them: transposed convolutions, pixel shuffles, interpolations. It can replace a call's
+weight, which makes counterfactuals without touching the network.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from gen.system.errors import InputError
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
-_POOL = ("input", "kernel_size", "stride", "padding")
 # torch function → what it is called here, and the names of its arguments.
 WATCHED: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
     F.conv_transpose1d: ("transposed", _TRANSPOSED),
@@ -38,25 +36,21 @@ WATCHED: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
     F.conv2d: ("convolution", _CONV),
     F.pixel_shuffle: ("subpixel", ("input", "upscale_factor")),
     F.interpolate: ("resize", ("input",)),
-    F.max_pool2d: ("max pooling", _POOL),
-    F.avg_pool2d: ("average pooling", _POOL),
 }
-ENLARGING = ("transposed", "subpixel", "resize")
-REDUCING = ("strided convolution", "max pooling", "average pooling")
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One enlarging (or, for gradients, reducing) call of a network.
+    """One enlarging call of a network.
 
     Attributes:
         name: Path of the module that makes the call.
-        kind: One of `ENLARGING` or `REDUCING`.
+        kind: "transposed", "subpixel" or "resize".
         enters: Number of the call that takes the layer's input.
         leaves: Number of the call that gives its output (for sub-pixel layers a later one).
         stride: Factor per axis.
-        small: Map size on the coarse side.
-        large: Map size on the fine side.
+        small: Size of the input map.
+        large: Size of the output map.
         weight: As in the call; None where there is none, or none that is linear in the input.
         geometry: padding, dilation and groups of the call.
         period: Period in pixels of the final image at which the layer can leave a grid; 1: none.
@@ -106,17 +100,15 @@ class Watch(TorchFunctionMode):
     Args:
         see: Called with each `Call` once it is done.
         weights: Call number → weight to use instead.
-        inputs: Call number → function of the input that gives the one to use instead.
     """
 
     def __init__(
         self,
         see: Callable[[Call], None] = lambda call: None,
         weights: Mapping[int, Tensor] | None = None,
-        inputs: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__()
-        self.see, self.weights, self.inputs = see, weights or {}, inputs or {}
+        self.see, self.weights = see, weights or {}
         self.number, self.path = 0, [""]
 
     def __torch_function__(
@@ -131,8 +123,6 @@ class Watch(TorchFunctionMode):
         number, self.number = self.number, self.number + 1
         if number in self.weights:
             arguments["weight"] = self.weights[number]
-        if number in self.inputs:
-            arguments["input"] = self.inputs[number](arguments["input"])
         output = func(**arguments)
         self.see(Call(number, kind, self.path[-1], arguments, output))
         return output
@@ -175,21 +165,18 @@ def run(network: nn.Module, inputs: Tensor, watch: Watch) -> Tensor:
         return network(inputs)
 
 
-def find_layers(
-    network: nn.Module, inputs: Tensor, kinds: tuple[str, ...] = ENLARGING
-) -> tuple[list[Layer], list[str]]:
+def find_layers(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[str]]:
     """Layers in the order of their calls, each with its final period, and what stays unseen.
 
     Args:
         network: Takes one batch of latents or maps.
         inputs: Such a batch; the smaller the faster.
-        kinds: `ENLARGING`, or `REDUCING` for the layers that enlarge gradients.
 
     Returns:
         The layers, and one sentence for each thing that this method cannot see.
 
     Raises:
-        ValueError: Enlarging layers are asked for, but the network returns no images.
+        InputError: The network returns no images.
     """
     layers: list[Layer] = []
     notes: list[str] = []
@@ -199,22 +186,22 @@ def find_layers(
     def see(call: Call) -> None:
         nonlocal reach
         before = tuple(call.arguments["input"].shape[2:])
-        if kinds == ENLARGING and 0 < reach < math.prod(before):
+        if 0 < reach < math.prod(before):
             notes.append(_unseen(f"before {call.name or call.kind}", before))
         reach = max(reach, math.prod(before), math.prod(call.output.shape[2:]))
         layer = _layer_of(call, latest[0] if latest else None)
         if call.kind == "convolution":
             latest[:] = [call]
-        if layer and layer.kind in kinds:
+        if layer:
             _add(layer, layers, notes)
 
     watch = Watch(see)
     with watch.named(network):
         images = run(network, inputs, watch)
-    if kinds == ENLARGING and not (isinstance(images, Tensor) and images.ndim in (3, 4)):
+    if not (isinstance(images, Tensor) and images.ndim in (3, 4)):
         shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"the network returns {shown}; it must return images (N, C, H, W)")
-    if kinds == ENLARGING and 0 < reach < images.shape[2:].numel():
+    if 0 < reach < images.shape[2:].numel():
         notes.append(_unseen("at the end", tuple(images.shape[2:])))
     if not layers:
         notes.append(
@@ -226,11 +213,13 @@ def find_layers(
 
 
 def _layer_of(call: Call, conv: Call | None) -> Layer | None:
-    """What a call is as a layer; `conv` is the convolution before it."""
+    """What a call is as a layer, or None; `conv` is the convolution before it."""
+    if call.kind == "convolution":
+        return None
     given, kind = call.arguments, call.kind
     before, after = tuple(given["input"].shape[2:]), tuple(call.output.shape[2:])
-    axes, entering, weight, geometry, stride = len(before), call.number, None, {}, None
-    if kind in ("transposed", "convolution"):
+    axes, entering, weight, geometry = len(before), call.number, None, {}
+    if kind == "transposed":
         stride = per_axis(given.get("stride", 1), axes)
         if max(stride) == 1:
             return None
@@ -240,22 +229,20 @@ def _layer_of(call: Call, conv: Call | None) -> Layer | None:
             "dilation": per_axis(given.get("dilation", 1), axes),
             "groups": given.get("groups", 1),
         }
-        kind = "strided convolution" if kind == "convolution" else kind
     elif kind == "subpixel":
         stride = per_axis(given["upscale_factor"], axes)
         if conv and conv.output is given["input"]:
             weight, entering = conv.arguments["weight"].detach(), conv.number
             geometry = {"groups": conv.arguments.get("groups", 1)}
-    elif kind == "resize":
+    else:
         whole = all(b % a == 0 for a, b in zip(before, after, strict=True))
         stride = tuple(b // a for a, b in zip(before, after, strict=True)) if whole else (0,) * axes
         if max(stride) == 1:
             return None
-    else:
-        stride = per_axis(given.get("stride") or given["kernel_size"], axes)
-    small, large = (before, after) if kind in ENLARGING else (after, before)
-    name = call.name or kind
-    return Layer(name, kind, entering, call.number, stride, small, large, weight, geometry)
+    return Layer(
+        name=call.name or kind, kind=kind, enters=entering, leaves=call.number, stride=stride,
+        small=before, large=after, weight=weight, geometry=geometry,
+    )  # fmt: skip
 
 
 def _add(layer: Layer, layers: list[Layer], notes: list[str]) -> None:

@@ -17,33 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.analysis.layers.calls import REDUCING, Call, Layer, Watch, evaluation, find_layers, run
-from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.calls import Call, Layer, Watch, find_layers, run
 from gen.analysis.layers.phases import (
-    balance,
     gain_lines,
-    phase_gains,
-    predicted_lines,
-    subpixel_gains,
     weighted_imbalance,
 )
 from gen.analysis.measure.meter import Meter, range_of_maps
 from gen.analysis.measure.result import Measurement
-
-__all__ = [
-    "LayerTrace",
-    "Trace",
-    "balance",
-    "find_layers",
-    "gradients",
-    "overlap",
-    "phase_gains",
-    "predicted_lines",
-    "steady_state",
-    "subpixel_gains",
-    "trace",
-    "weighted_imbalance",
-]
 
 BATCH = 64
 MEANINGLESS = 20.0  # dBc
@@ -120,35 +100,6 @@ def _own_level(measurement: Measurement, layer: Layer) -> str:
     upper = period.level_upper_dbc
     # A bound far above the carrier (0 dBc) tells nothing: one map outweighs all the others.
     return "-" if upper is None or not upper < MEANINGLESS else f"≤{upper:.0f}"
-
-
-def steady_state(network: nn.Module, layer: Layer, mu: Tensor, inputs: Tensor) -> Tensor:
-    """Lines that the rest of the network makes of a constant map at one layer's input.
-
-    Args:
-        network: Run in eval mode.
-        layer: From `find_layers`; 2-D, with a final period above 1.
-        mu: Values (n, C_in) of the constant map.
-        inputs: One batch (1, …) the network takes; all that reaches the image past the layer
-            (skip connections) is computed from it.
-
-    Returns:
-        Complex (n, P, P, C): c_q of one interior period of the image, P = `layer.period`; c_0 is
-        the mean. Real part of a line at f = q/P: 2·Re c_q e^{j2πf·n}.
-    """
-    period, lines = layer.period, []
-    for part in mu.split(BATCH):
-
-        def constant(maps: Tensor, part: Tensor = part) -> Tensor:
-            return part.to(maps)[..., None, None].expand(-1, -1, *maps.shape[2:])
-
-        batch = inputs[:1].expand(len(part), *inputs.shape[1:])
-        images = run(network, batch, Watch(inputs={layer.enters: constant}))
-        # The middle, aligned to the lattice: as far from the borders as the image allows.
-        top, left = ((side - period) // 2 // period * period for side in images.shape[2:])
-        tile = images[..., top : top + period, left : left + period].double()
-        lines.append((torch.fft.fft2(tile) / period**2).permute(0, 2, 3, 1))
-    return torch.cat(lines)
 
 
 def local_means(maps: Tensor) -> Tensor:
@@ -257,19 +208,3 @@ def trace(network: nn.Module, inputs: Tensor) -> Trace:
         result.add(run(network, batch, Watch(see)))
     images = result.compute()
     return Trace(tuple(s.conclude(images) for s in stations), images, tuple(notes))
-
-
-def gradients(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Layer]]:
-    """Gradients of an encoder's or discriminator's summed output by its images, and their layers.
-
-    The backward pass of a strided convolution is a transposed convolution, that of max-pooling
-    fills one place of each window: the gradients carry checkerboards (Odena et al. 2016). `measure`
-    them like images; `Layer.gains` and `predicted_lines` apply to the layers returned.
-    """
-    layers, _ = find_layers(network, images[:2], REDUCING)
-    parts = []
-    for batch in images.split(BATCH):
-        leaf = batch.detach().clone().requires_grad_()
-        with evaluation(network), torch.enable_grad():
-            parts.append(torch.autograd.grad(network(leaf).sum(), leaf)[0])
-    return torch.cat(parts), layers

@@ -5,23 +5,21 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from gen.models.dcgan import Discriminator
 from gen.models.decoder import Decoder
 from torch import nn
 
-from gen.analysis.layers.phases import balance_subpixel, gain_lines
-from gen.analysis.layers.trace import (
+from gen.analysis.layers.calls import find_layers
+from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.phases import (
     balance,
-    find_layers,
-    gradients,
-    overlap,
+    balance_subpixel,
+    gain_lines,
     phase_gains,
     predicted_lines,
-    steady_state,
     subpixel_gains,
-    trace,
     weighted_imbalance,
 )
+from gen.analysis.layers.trace import trace
 
 GRID = [  # kernel, stride, padding, output_padding, dilation, groups
     (k, s, p, o, d, g)
@@ -217,19 +215,6 @@ def test_dense_stem_of_one_pixel_has_no_lattice():
     assert [layer.period for layer in layers] == [1, 2]
 
 
-def test_steady_state_of_the_last_layer_is_the_prediction():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.ConvTranspose2d(3, 5, 4, 2, 1), nn.ConvTranspose2d(5, 2, 3, 2, 1))
-    maps = torch.randn(1, 3, 8, 8)
-    layers, _ = find_layers(network, maps)
-    mu = torch.randn(70, 5)  # more than one batch
-    lines = steady_state(network, layers[1], mu, maps)
-    expected = predicted_lines(network[1].weight, mu, 2, 1)
-    expected[:, 0, 0] += network[1].bias
-    torch.testing.assert_close(lines.to(expected), expected, atol=1e-5, rtol=1e-4)
-    assert steady_state(network, layers[0], torch.randn(2, 3), maps).shape == (2, 4, 4, 2)
-
-
 def test_trace_shows_where_the_grid_is_born():
     torch.manual_seed(0)
     network = Decoder(16, (64, 64), 3, 8, "transposed", 4)
@@ -260,25 +245,3 @@ def test_trace_shows_where_the_grid_is_born():
         p.line.gray_levels for p in third.output.lines
     )
     assert "stages.2.0" in str(found)
-
-
-def test_gradients_of_a_discriminator_carry_the_grid_of_its_strides():
-    torch.manual_seed(0)
-    network = Discriminator((32, 32), 3, 8)
-    with torch.no_grad():
-        for weight in network.trunk.parameters():
-            weight.mul_(3)
-    images = torch.rand(128, 3, 32, 32) * 2 - 1
-    found, layers = gradients(network, images)
-    assert found.shape == images.shape and network.training
-    assert [(layer.kind, layer.period) for layer in layers] == [
-        ("strided convolution", 2), ("strided convolution", 4), ("strided convolution", 8),
-    ]  # fmt: skip
-    # One strided convolution alone: its gradient is the transposed convolution of ones.
-    layer = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1, bias=False))
-    found, (only,) = gradients(layer, images)
-    lines = gain_lines(only.gains, torch.ones(5))
-    measured = torch.fft.fft2(middle_period(found[0], 2)) / 4
-    torch.testing.assert_close(lines.permute(2, 0, 1), measured)
-    pool = nn.MaxPool2d(2)
-    assert [x.kind for x in gradients(pool, images)[1]] == ["max pooling"]
