@@ -172,13 +172,12 @@ def _ranks(channels: int) -> list[int]:
 
 def _refusal(before: Measurement, after: Measurement, period: int) -> str | None:
     if not before.periods[period].detected:
-        limit = before.periods[period].detection_limit_dbc
-        return f"period {period} was not detected (below {limit:.1f} dBc): nothing to repair"
-    bounds = [m.periods[period].level_upper_dbc for m in (before, after)]
-    if bounds[1] > bounds[0] - WORTH:
+        return f"{before.verdict(period).rstrip('.')}: nothing to repair"
+    levels = level(before, period), level(after, period)
+    if levels[1] > levels[0] - WORTH:
         return (
-            f"period {period} would not get better: at most {bounds[0]:.1f} dBc before, "
-            f"{bounds[1]:.1f} dBc after"
+            f"period {period} would not get better: {levels[0]:.1f} dBc before, "
+            f"{levels[1]:.1f} dBc after"
         )
     harm, other = _harm(before, after, period)
     return f"period {other} would get worse by {harm:.1f} dB" if harm > WORTH else None
