@@ -118,8 +118,18 @@ def findings(state: State) -> list[Findings]:
 
 
 def _limit(a: Amplitude, weight: Values) -> Values:
-    limit = np.sqrt(a.critical(SIGNIFICANT * weight)) + Z_POWER * np.sqrt(a.noise / a.c)
-    return np.where(a.alive, limit**2, np.inf)
+    """|θ|² (C, L) found with 90 % power at each line's share; ∞ where nothing is alive.
+
+    A pattern adds to what the line reads without it. As far as placebos read more than twice what
+    the spread over images explains, that is a fixed content that every such set holds: in the worst
+    phase it cancels as much of the pattern. The rest is chance.
+    """
+    ratio = np.maximum(a.ratio()[0], 1)
+    random, fixed = np.minimum(ratio, 2), np.maximum(1 - 2 / ratio, 0)
+    content = np.sqrt(fixed) * np.minimum(np.sqrt(a.power), 2 * np.sqrt(a.noise))
+    edge = np.sqrt(a.critical(SIGNIFICANT * weight))
+    limit = (edge + content + Z_POWER * np.sqrt(random * a.variance / a.c)) ** 2
+    return np.where(a.alive, limit, np.inf)
 
 
 def _undefined(state: State) -> str | None:
@@ -193,12 +203,16 @@ def _period(f: Findings) -> Period:
 def _level(f: Findings, planes: list[int]) -> Level:
     e, parts = f.estimates, []
     contrast, spread = e.contrast[planes, None], e.spread[planes, None]
-    for name, even, share in (
-        ("line", e.even_line, 1 / contrast),
-        ("replica", e.even_replica, spread / contrast),
+    for name, weighted, even, share in (
+        ("line", e.line, e.even_line, 1 / contrast),
+        ("replica", e.replica, e.even_replica, spread / contrast),
     ):
+        # Small images have no room for the even estimate's own placebos.
+        own = even.ratio()[1] > 0
+        noise = np.where(own, even.noise, even.variance * np.maximum(weighted.ratio()[0], 1))
+        df = np.where(own, even.noise_df, np.minimum(even.df, weighted.noise_df))
         clearer = np.minimum(2 * np.minimum(f.raw[name], even.p_value), 1)  # Bonferroni
-        values = (v[planes] for v in (even.power, even.noise, even.noise_df))
+        values = (v[planes] for v in (even.power, noise, df))
         parts.append(Part(*values, c=even.c, share=share, p=clearer[planes]))
     return level(*parts)
 

@@ -276,9 +276,8 @@ def _verdict(number: int, period: Period, difference: Difference | None) -> str:
     change = difference.periods.get(number) if difference else None
     if change and change.in_reference:
         same = "differs from it" if change.p_value < SIGNIFICANT else "does not differ measurably"
-        aside += (
-            f"; the reference has this period too, and the set {same} (p = {change.p_value:.2g})"
-        )
+        aside += "; the reference carries this period too, and the set "
+        aside += f"{same} (p = {change.p_value:.2g})"
     return f"detected {level} (p = {period.p_value:.2g}){aside}"
 
 
