@@ -183,7 +183,7 @@ def _period(f: Findings) -> Period:
     return Period(
         level_dbc=dbc,
         level_low_dbc=decibels(found.low) if detected else None,
-        level_upper_dbc=decibels(min(found.high, 1.0)),  # a pattern is part of the contrast
+        level_upper_dbc=decibels(found.high),
         p_value=p_value,
         detected=detected,
         detection_limit_dbc=max(known) if len(known) == len(by_class) else None,
