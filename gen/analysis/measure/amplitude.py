@@ -11,11 +11,37 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .statistics import TINY, Values, critical, f_test, welch_df
 
 AXIS_PRIOR = 2.0  # an axis has few placebos: so many more are presumed
+
+
+@dataclass
+class Moments:
+    """Sums over clusters of r terms and of their products, by plane and frequency (C, K, …).
+
+    `kish` (2, C, K) holds Σq and Σq² of q = U^(2/3), the leverage of a cluster on a line.
+    """
+
+    first: Tensor
+    second: Tensor
+    kish: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> Moments:
+        """Moments of the sums (r, K, C, n) of n clusters."""
+        v = values.permute(2, 1, 0, 3).contiguous()
+        q = v[:, :, 0].clamp(min=0).pow(2 / 3)
+        return cls(v.sum(-1), v @ v.mT, torch.stack([q.sum(-1), (q * q).sum(-1)]))
+
+    def arrays(self, rows=slice(None)) -> tuple[Values, Values, Values]:
+        """All three at some frequencies, as arrays."""
+        parts = self.first[:, rows], self.second[:, rows], self.kish[:, :, rows]
+        return tuple(part.cpu().numpy() for part in parts)
 
 
 @dataclass(frozen=True)
@@ -53,15 +79,11 @@ class Placebos:
 
 @dataclass(frozen=True)
 class Amplitude:
-    """Estimate θ̂ (C, L) by plane and line, with its errors.
+    """Estimate θ̂ (C, L) by plane and line: gray levels (line), gain (replica), depth (trace).
 
-    Attributes:
-        value: Complex amplitude in gray levels (line), gain (replica), or depth (trace).
-        covariance: (C, L, 2, 2) of (Re, Im), clustered by image.
-        n: Effective number of clusters.
-        c: (L,) degrees of freedom of an amplitude, 1 or 2.
-        alive: Whether any tile carries signal around the line; if not, the rest means nothing.
-        placebos: The same estimator where no line can be.
+    `covariance` (C, L, 2, 2) is that of (Re, Im), clustered by image, `n` the effective number of
+    clusters, `c` (L,) the degrees of freedom of an amplitude. Where no tile is `alive` around a
+    line the rest means nothing.
     """
 
     value: NDArray[np.complex128]
@@ -74,7 +96,7 @@ class Amplitude:
     @property
     def variance(self) -> Values:
         """V = E|θ̂ - θ|²."""
-        return np.maximum(np.trace(self.covariance, axis1=-2, axis2=-1), TINY)
+        return trace_of(self.covariance)
 
     @property
     def power(self) -> Values:
@@ -119,22 +141,17 @@ class Amplitude:
     def minus(self, other: Amplitude) -> Amplitude:
         """The difference of two independent sets; its placebos are differences as well."""
         a, b = self.placebos, other.placebos
-        both = a.response, a.on_axis, a.worth, a.axis_worth
-        df = welch_df(self.variance, self.df, other.variance, other.df)
-        return Amplitude(
-            self.value - other.value,
-            self.covariance + other.covariance,
-            df / self.c + 1,
-            self.c,
-            self.alive & other.alive,
-            Placebos(a.value - b.value, a.variance + b.variance, *both),
-        )
+        belonging = a.response, a.on_axis, a.worth, a.axis_worth
+        placebos = Placebos(a.value - b.value, a.variance + b.variance, *belonging)
+        n = welch_df(self.variance, self.df, other.variance, other.df) / self.c + 1
+        value, covariance = self.value - other.value, self.covariance + other.covariance
+        return Amplitude(value, covariance, n, self.c, self.alive & other.alive, placebos)
 
 
 def sandwich(scores: Values, second: Values, n: Values) -> Values:
-    """Covariance (…, 2, 2) of an estimate from its scores (…, 2, r) and second moments (…, r, r).
+    """Covariance (…, 2, 2) from scores (…, 2, r) and second moments (…, r, r): J M₂ Jᵀ·n/(n - 1).
 
-    J M₂ Jᵀ·n/(n - 1), n the effective number of clusters (§ 2, Variance).
+    n is the effective number of clusters (§ 2, Variance).
     """
     return scores @ second @ np.swapaxes(scores, -1, -2) * (n / (n - 1))[..., None, None]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,15 +13,8 @@ from .difference import compare
 from .estimates import Estimates, solve
 from .lattice import CLASSES, minimum_size
 from .level import Level, Part, level, severity
-from .result import (
-    Excess,
-    Line,
-    MeasuredLine,
-    Measurement,
-    Period,
-    Replica,
-    Trace,
-)
+from .result import Excess, Line, MeasuredLine, Measurement, Period, Replica, Trace
+from .spectrum import radial_distance
 from .statistics import (
     DB_PER_NEPER,
     SIGNIFICANT,
@@ -36,31 +30,55 @@ from .sums import State, flush
 
 MIN_CLUSTERS = 3
 STATISTICS = ("replica", "line", "excess", "trace")
+HIDDEN = "the images vary so much at its lines that they hide any pattern"
+DEAD = "no part of any image varies enough: flat, clipped, or empty"
 
 
 @dataclass
 class Findings:
-    """Estimates of one period and the p-values of its tests (C, L)."""
+    """Estimates of one period, the p-values of its tests (C, L), and |θ|² of the limits (C, L).
+
+    `weight` (C, 1) is the share of a line's test in the family, by plane. The limits are found with
+    90 % power at that share of the level; they are infinite where no tile is alive.
+    """
 
     estimates: Estimates
-    weight: Values  # (C, 1) share of a line's test in the family, by plane
+    weight: Values
     raw: dict[str, Values]
     adjusted: dict[str, Values]
+    limits: dict[str, Values]
 
 
 def conclude(state: State, reference: State | None = None) -> Measurement:
     """The measurement of a state, with its reference's and their difference where given."""
-    state = flush(state)
+    measurement, found = _concluded(flush(state))
+    if reference is None:
+        return measurement
+    other, theirs = _concluded(flush(reference))
+    difference = None
+    if found and theirs:
+        estimates = ([f.estimates for f in each] for each in (found, theirs))
+        difference = compare(*estimates, measurement.periods, other.periods)
+        if measurement.pictures and other.pictures:
+            profiles = measurement.pictures.profile(), other.pictures.profile()
+            names = ("radial_db", "radial_low_db", "radial_high_db")
+            radial = dict(zip(names, radial_distance(*profiles), strict=True))
+            difference = dataclasses.replace(difference, **radial)
+    return dataclasses.replace(measurement, reference=other, difference=difference)
+
+
+def _concluded(state: State) -> tuple[Measurement, list[Findings]]:
     why = _undefined(state)
     found = [] if why else findings(state)
     periods = {p: Period(undefined=why or _too_small(p, state)) for p in state.periods}
     periods |= {f.estimates.period: _period(f) for f in found}
-    names = ["0"] if state.shape[0] == 1 else ["luma", *map(str, range(state.shape[0]))]
+    channels = state.shape[0]
+    names = ["0"] if channels == 1 else ["luma", *map(str, range(channels))]
     lines = [line for f in found for line in _lines(f, names)]
     measurement = Measurement(
         images=state.images,
         size=state.shape[1:],
-        channels=state.shape[0],
+        channels=channels,
         noise_floor=_rounding_floor(state) if state.whole_levels and not why else None,
         periods=periods,
         lines=tuple(line for line in lines if line.channel == names[0]),
@@ -70,15 +88,7 @@ def conclude(state: State, reference: State | None = None) -> Measurement:
         blocks=state.plan.blocks if state.by_block is not None else None,
         pictures=state.pictures,
     )
-    if reference is None:
-        return measurement
-    reference = flush(reference)
-    other, difference = conclude(reference), None
-    if not why and not _undefined(reference):
-        mine = [f.estimates for f in found]
-        difference = compare(mine, solve(reference), periods, other.periods)
-        difference = replace(difference, **_radial(state, reference))
-    return replace(measurement, reference=other, difference=difference)
+    return measurement, found
 
 
 def findings(state: State) -> list[Findings]:
@@ -92,9 +102,10 @@ def findings(state: State) -> list[Findings]:
         planes = len(e.contrast)
         share = np.full((planes, 1), 0.5 / max(planes - 1, 1))
         share[0] = 1.0 if planes == 1 else 0.5
-        share /= len(STATISTICS) * len(state.measurable) * len(e.lines)
-        tests = {name: getattr(e, name).p_value for name in STATISTICS}
-        found.append(Findings(e, share, tests, {}))
+        share /= len(STATISTICS) * len(state.plan.fits) * len(e.lines)
+        raw = {name: getattr(e, name).p_value for name in STATISTICS}
+        limits = {name: _limit(getattr(e, name), share) for name in ("replica", "line")}
+        found.append(Findings(e, share, raw, {}, limits))
     every = [(f, name) for f in found for name in STATISTICS]
     joined = [f.raw[name].ravel() for f, name in every]
     weights = [np.broadcast_to(f.weight, f.raw[name].shape).ravel() for f, name in every]
@@ -106,6 +117,21 @@ def findings(state: State) -> list[Findings]:
     return found
 
 
+def _limit(a: Amplitude, weight: Values) -> Values:
+    """|θ|² (C, L) found with 90 % power at each line's share; ∞ where nothing is alive.
+
+    A pattern adds to what the line reads without it. As far as placebos read more than twice what
+    the spread over images explains, that is a fixed content that every such set holds: in the worst
+    phase it cancels as much of the pattern. The rest is chance.
+    """
+    ratio = np.maximum(a.ratio()[0], 1)
+    random, fixed = np.minimum(ratio, 2), np.maximum(1 - 2 / ratio, 0)
+    content = np.sqrt(fixed) * np.minimum(np.sqrt(a.power), 2 * np.sqrt(a.noise))
+    edge = np.sqrt(a.critical(SIGNIFICANT * weight))
+    limit = (edge + content + Z_POWER * np.sqrt(random * a.variance / a.c)) ** 2
+    return np.where(a.alive, limit, np.inf)
+
+
 def _undefined(state: State) -> str | None:
     """Why nothing can be measured, or None."""
     if state.nonfinite:
@@ -114,10 +140,10 @@ def _undefined(state: State) -> str | None:
     if not signal:
         return "every image is constant: there is no signal to measure"
     if signal * blocks < MIN_CLUSTERS:
-        height, width = state.shape[1:]
+        size = "×".join(map(str, state.shape[1:]))
         return (
             f"only {signal} image{'s' * (signal > 1)} with signal; it takes {MIN_CLUSTERS}, or one "
-            f"that is larger than {height}×{width} and can be cut into blocks"
+            f"that is larger than {size} and can be cut into blocks"
         )
     if state.distinct * blocks < MIN_CLUSTERS:
         return f"only {state.distinct} different images among {signal}"
@@ -125,26 +151,14 @@ def _undefined(state: State) -> str | None:
 
 
 def _too_small(period: int, state: State) -> str:
-    side = minimum_size(period)
-    height, width = state.shape[1:]
+    side, (height, width) = minimum_size(period), state.shape[1:]
     return f"period {period} needs images of at least {side}×{side}, these are {height}×{width}"
-
-
-def limits(f: Findings) -> dict[str, Values]:
-    """|θ|² (C, L) found with 90 % power at each line's share; ∞ where nothing is alive."""
-    out = {}
-    for name, a in (("replica", f.estimates.replica), ("line", f.estimates.line)):
-        edge = a.critical(SIGNIFICANT * f.weight)
-        limit = (np.sqrt(edge) + Z_POWER * np.sqrt(a.noise / a.c)) ** 2
-        out[name] = np.where(a.alive, limit, np.inf)
-    return out
 
 
 def _class_limits(f: Findings) -> dict[str, float | None]:
     """Limit in dBc of every class of lines of the first plane; None where it is 0 dBc or more."""
-    e, found = f.estimates, limits(f)
-    power = np.maximum(found["replica"][0] * e.spread[0], found["line"][0]) * e.line.c
-    out = {}
+    e, out = f.estimates, {}
+    power = np.maximum(f.limits["replica"][0] * e.spread[0], f.limits["line"][0]) * e.line.c
     for kind in CLASSES:
         own = [k for k, line in enumerate(e.lines) if line.kind == kind]
         if own:
@@ -160,10 +174,8 @@ def _period(f: Findings) -> Period:
     p_value = min(best["replica"], best["line"])
     detected = p_value < SIGNIFICANT
     known = [v for v in by_class.values() if v is not None]
-    if not e.line.alive.any():
-        return Period(undefined="no part of any image varies enough: flat, clipped, or empty")
-    if not detected and not known:
-        return Period(undefined="the images vary so much at its lines that they hide any pattern")
+    if not e.line.alive.any() or not (detected or known):
+        return Period(undefined=HIDDEN if e.line.alive.any() else DEAD)
     # Power is averaged over channels; luma is a signed sum of them.
     planes = [0] if len(e.contrast) == 1 else list(range(1, len(e.contrast)))
     found = _level(f, [k for k in planes if e.contrast[k] > 0] or [0])
@@ -171,7 +183,7 @@ def _period(f: Findings) -> Period:
     return Period(
         level_dbc=dbc,
         level_low_dbc=decibels(found.low) if detected else None,
-        level_upper_dbc=decibels(min(found.high, 1.0)),  # a pattern is part of the contrast
+        level_upper_dbc=decibels(found.high),
         p_value=p_value,
         detected=detected,
         detection_limit_dbc=max(known) if len(known) == len(by_class) else None,
@@ -191,74 +203,62 @@ def _period(f: Findings) -> Period:
 def _level(f: Findings, planes: list[int]) -> Level:
     e, parts = f.estimates, []
     contrast, spread = e.contrast[planes, None], e.spread[planes, None]
-    for name, even, share in (
-        ("line", e.even_line, 1 / contrast),
-        ("replica", e.even_replica, spread / contrast),
+    for name, weighted, even, share in (
+        ("line", e.line, e.even_line, 1 / contrast),
+        ("replica", e.replica, e.even_replica, spread / contrast),
     ):
+        # Small images have no room for the even estimate's own placebos.
+        own = even.ratio()[1] > 0
+        noise = np.where(own, even.noise, even.variance * np.maximum(weighted.ratio()[0], 1))
+        df = np.where(own, even.noise_df, np.minimum(even.df, weighted.noise_df))
         clearer = np.minimum(2 * np.minimum(f.raw[name], even.p_value), 1)  # Bonferroni
-        values = (v[planes] for v in (even.power, even.noise, even.noise_df))
+        values = (v[planes] for v in (even.power, noise, df))
         parts.append(Part(*values, c=even.c, share=share, p=clearer[planes]))
     return level(*parts)
 
 
 def _lines(f: Findings, names: list[str]) -> list[MeasuredLine]:
     """All lines of one period as result values, plane by plane; planes without signal left out."""
-    e, parts = f.estimates, {"excess": _excess(f)}
-    found = limits(f)
-    parts["replica"] = _amplitudes(e.replica, found["replica"], f.raw["replica"], 1.0)
-    parts["line"] = _amplitudes(e.line, found["line"], f.raw["line"], e.line.c)
+    e, excess = f.estimates, _excess(f)
+    replica, line = _amplitudes(f, "replica", 1.0), _amplitudes(f, "line", e.line.c)
     return [
         MeasuredLine(
             channel=name,
-            frequency=line.frequency,
+            frequency=each.frequency,
             period=e.period,
-            kind=line.kind,
+            kind=each.kind,
             alive=bool(e.line.alive[plane, k]),
-            replica=_replica(parts["replica"][plane][k]),
-            line=_line(parts["line"][plane][k], max(float(e.contrast[plane]), 1e-12)),
-            excess=Excess(*parts["excess"][plane][k]),
+            replica=_replica(*replica[plane][k]),
+            line=_line(*line[plane][k], max(float(e.contrast[plane]), 1e-12)),
+            excess=Excess(*excess[plane][k]),
             trace=Trace(float(abs(e.trace.value[plane, k])), float(f.raw["trace"][plane, k])),
         )
         for plane, name in enumerate(names)
         if not plane or e.line.alive[plane].any()
-        for k, line in enumerate(e.lines)
+        for k, each in enumerate(e.lines)
     ]
 
 
-def _amplitudes(a: Amplitude, limit: Values, p: Values, scale) -> list[list[list]]:
+def _amplitudes(f: Findings, name: str, scale) -> list[list[tuple]]:
     """By plane and line: value, power, its 95 % bounds and limit times `scale`, p, covariance."""
-    powers = (a.power, *bounds(a.power, a.noise, a.c, a.noise_df), limit)
-    columns = (a.value, *(scale * power for power in powers), p)
-    rows = [np.broadcast_to(column, a.value.shape).tolist() for column in columns]
-    by_plane = zip(*rows, a.covariance.tolist(), strict=True)
+    a = getattr(f.estimates, name)
+    powers = (a.power, *bounds(a.power, a.noise, a.c, a.noise_df), f.limits[name])
+    columns = (a.value, *(scale * power for power in powers), f.raw[name])
+    by_plane = zip(*(column.tolist() for column in columns), a.covariance.tolist(), strict=True)
     return [list(zip(*plane, strict=True)) for plane in by_plane]
 
 
-def _replica(values) -> Replica:
-    gain, power, low, high, limit, p, ((rr, ri), (ir, ii)) = values
-    return Replica(
-        gain=gain,
-        db=decibels(power),
-        low_db=decibels(low),
-        high_db=decibels(high),
-        p_value=p,
-        limit_db=decibels(limit) if math.isfinite(limit) else None,
-        covariance=((rr, ri), (ir, ii)),
-    )
+def _replica(gain, power, low, high, limit, p, covariance) -> Replica:
+    limit = decibels(limit) if math.isfinite(limit) else None
+    ends = decibels(power), decibels(low), decibels(high)
+    return Replica(gain, *ends, p, limit, tuple(map(tuple, covariance)))
 
 
-def _line(values, contrast: float) -> Line:
-    amplitude, power, low, high, limit, p, ((rr, ri), (ir, ii)) = values
-    return Line(
-        amplitude=amplitude,
-        gray_levels=math.sqrt(power),
-        low_gray_levels=math.sqrt(low),
-        high_gray_levels=math.sqrt(high),
-        dbc=decibels(power / contrast),
-        p_value=p,
-        limit_gray_levels=math.sqrt(limit) if math.isfinite(limit) else None,
-        covariance=((rr, ri), (ir, ii)),
-    )
+def _line(amplitude, power, low, high, limit, p, covariance, contrast) -> Line:
+    limit = math.sqrt(limit) if math.isfinite(limit) else None
+    ends = (math.sqrt(v) for v in (power, low, high))
+    dbc = decibels(power / contrast)
+    return Line(amplitude, *ends, dbc, p, limit, tuple(map(tuple, covariance)))
 
 
 def _excess(f: Findings) -> list[list[list[float]]]:
@@ -271,17 +271,6 @@ def _excess(f: Findings) -> list[list[list[float]]]:
 
 def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
-    sums = state.clusters
-    contrast = float(sums.pixels[2, 0]) / sums.clusters
+    contrast = float(state.clusters.pixels[2, 0]) / state.clusters.clusters
     pixels = math.prod(state.shape[1:]) * state.summed
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None
-
-
-def _radial(state: State, reference: State) -> dict[str, float]:
-    """RMS distance of the radial profiles, where both states kept pictures."""
-    from .spectrum import radial_distance
-
-    if state.pictures is None or reference.pictures is None:
-        return {}
-    values = radial_distance(state.pictures.profile(), reference.pictures.profile())
-    return dict(zip(("radial_db", "radial_low_db", "radial_high_db"), values, strict=True))

@@ -21,40 +21,33 @@ def compare(
     picture that both sets share cancels there as it does at the line. One family by weighted Holm,
     periods and statistics alike. Periods that either set leaves undefined are not compared.
     """
-    lines, p_values, weights = [], [], []
+    lines, p_values, weights = [], [np.zeros((0, 3))], [np.zeros((0, 3))]
     for e, f in zip(mine, theirs, strict=True):
         if periods[e.period].undefined or others[e.period].undefined:
             continue
-        parts = [e.replica.minus(f.replica), e.line.minus(f.line), e.excess.minus(f.excess)]
-        tests = (parts[0].p_value, parts[1].p_value, parts[2].two_sided)
-        p = np.stack([values[0] for values in tests], -1)
-        replica, line, excess = (part.value[0] for part in parts)
+        replica, line = e.replica.minus(f.replica), e.line.minus(f.line)
+        excess = e.excess.minus(f.excess)
+        p = np.stack([replica.p_value[0], line.p_value[0], excess.two_sided[0]], -1)
         p_values.append(p)
         weights.append(np.full(p.shape, 1 / len(p)))
         lines += [
             LineDifference(
                 frequency=own.frequency,
                 period=own.period,
-                gain=complex(replica[k]),
+                gain=complex(replica.value[0, k]),
                 replica_p_value=float(p[k, 0]),
-                amplitude=complex(line[k]),
+                amplitude=complex(line.value[0, k]),
                 line_p_value=float(p[k, 1]),
-                excess_db=float(excess[k]) * DB_PER_NEPER,
+                excess_db=float(excess.value[0, k]) * DB_PER_NEPER,
                 excess_p_value=float(p[k, 2]),
             )
             for k, own in enumerate(e.lines)
         ]
-    if not lines:
-        return Difference({}, ())
     adjusted = weighted_holm(np.concatenate(p_values).ravel(), np.concatenate(weights).ravel())
-    adjusted = adjusted.reshape(-1, 3)
-    result = {}
+    smallest, result = adjusted.reshape(-1, 3).min(-1), {}
     for period in dict.fromkeys(line.period for line in lines):
-        rows = [k for k, line in enumerate(lines) if line.period == period]
+        own = [p for p, line in zip(smallest, lines, strict=True) if line.period == period]
         level, other = periods[period].level_dbc, others[period].level_dbc
-        result[period] = PeriodDifference(
-            level_db=None if level is None or other is None else level - other,
-            p_value=float(adjusted[rows].min()),
-            in_reference=bool(others[period].found),
-        )
+        change = None if level is None or other is None else level - other
+        result[period] = PeriodDifference(change, float(min(own)), bool(others[period].found))
     return Difference(result, tuple(lines))

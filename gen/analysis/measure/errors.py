@@ -1,7 +1,5 @@
 """What `measure` raises for input that it cannot take."""
 
-from __future__ import annotations
-
 
 class MeasurementError(ValueError):
     """Images, options or files that cannot be measured: the value, the rule, the fix."""

@@ -69,7 +69,7 @@ def solve(state: State) -> list[Estimates]:
     for tiling, part in zip(state.plan.tilings, sums.tilings, strict=True):
         for period in tiling.periods:
             trace = next(solve_trace(t, s, period) for t, s in textures if period in t.periods)
-            found.append(_solve_period(tiling, part, period, state.measurable, pixels, trace))
+            found.append(_solve_period(tiling, part, period, state.plan.fits, pixels, trace))
     return sorted(found, key=lambda e: state.periods.index(e.period))
 
 
@@ -78,7 +78,7 @@ def fit(moments: Moments, brightness: Values | None = None) -> Fit:
 
     The line is that at the weighted mean brightness m̄, or at a given `brightness` (C, 1).
     """
-    first, second, share = (v.cpu().numpy() for v in (moments.first, moments.second, moments.kish))
+    first, second, share = moments.arrays()
     u, um, umm, ur, ui, mr, mi = np.moveaxis(first, -1, 0)
     U = np.maximum(u, ALIVE)
     mean = um / U

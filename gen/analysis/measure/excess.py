@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .statistics import TINY, Values, f_test, welch_df
-from .sums import TilingSums, own_shifts
+from .sums import TilingSums
 from .tiles import Tiling
 
 
@@ -42,47 +42,35 @@ class Excess:
 
     def minus(self, other: Excess) -> Excess:
         """The difference of two independent sets."""
-        return Excess(
-            self.value - other.value,
-            self.variance + other.variance,
-            welch_df(self.variance, self.df, other.variance, other.df),
-            self.spread + other.spread,
-            self.spread_df,
-            self.alive & other.alive,
-        )
+        df = welch_df(self.variance, self.df, other.variance, other.df)
+        spread, alive = self.spread + other.spread, self.alive & other.alive
+        value, variance = self.value - other.value, self.variance + other.variance
+        return Excess(value, variance, df, spread, self.spread_df, alive)
 
 
 def solve_excess(tiling: Tiling, sums: TilingSums, rows, fitted, second: Values, alive) -> Excess:
     """Excess of some lines of a tiling; power that line and replica add is taken out.
 
-    Args:
-        tiling: The tiling.
-        sums: Its sums.
-        rows: Indices of the lines.
-        fitted: a, g, m̄ of eq. (4) at the lines (C, L).
-        second: Second moments (C, L, 7, 7) of the weighted terms.
-        alive: (C, L), passed on.
+    `rows` are the indices of the lines, `fitted` a, g, m̄ of eq. (4) at them (C, L), `second` the
+    second moments (C, L, 7, 7) of the weighted terms.
     """
-    first, cross, pairs = (
-        v.cpu().numpy()[:, rows] for v in (sums.excess.first, sums.excess.second, sums.pairs)
-    )
+    (first, cross, _), pairs = sums.excess.arrays(rows), sums.pairs[:, rows].cpu().numpy()
     own, around = np.maximum(np.moveaxis(first, -1, 0), 1e-60)
     total = second[..., 3, 3] + second[..., 4, 4]
     coherent = np.maximum(total - _residual_power(second, *fitted), 0)
     # Images are sums over their blocks, whose powers make up `own`: their coherent part is less.
     left = np.maximum(own - coherent * np.clip(own / np.maximum(total, TINY), 0, 1), 1e-3 * own)
-    value = np.log(left / around)
     n = np.maximum(around**2 / np.maximum(cross[..., 1, 1], TINY), 1.5)
     variance = cross[..., 0, 0] / own**2 - 2 * cross[..., 0, 1] / (own * around)
-    variance = (variance + cross[..., 1, 1] / around**2) * n / (n - 1)
+    variance = np.maximum((variance + cross[..., 1, 1] / around**2) * n / (n - 1), TINY)
     logs = np.log(np.maximum(pairs / tiling.axial_responses, TINY))
-    use = own_shifts(tiling)[rows]
+    use = tiling.own_shifts[rows]
     count = use.sum(-1)
     mean = (logs * use).sum(-1, keepdims=True) / np.maximum(count, 1)[:, None]
     # The mean of both signs halves the variance of a shift.
     spread = 2 * (use * (logs - mean) ** 2).sum(-1) / np.maximum(count - 1, 1)
     df = 2 * np.maximum(count - 1, 0)
-    return Excess(value, np.maximum(variance, TINY), n - 1, spread, df, alive)
+    return Excess(np.log(left / around), variance, n - 1, spread, df, alive)
 
 
 def _residual_power(second: Values, a, g, mean) -> Values:

@@ -1,7 +1,4 @@
-"""Lattice lines of a period: the frequencies at which a pattern of that period has power.
-
-A line (a, b) of period P has the frequency (a/P, b/P) in cycles per pixel, rows first.
-"""
+"""Lattice lines of a period: the frequencies at which a pattern of that period has power."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ CLASSES = ("corner", "interior", "axis")
 
 
 class LatticeLine(NamedTuple):
-    """Frequency (a/period, b/period); one of each conjugate pair."""
+    """Frequency (a/period, b/period) in cycles per pixel, rows first."""
 
     period: int
     a: int
@@ -33,20 +30,16 @@ class LatticeLine(NamedTuple):
     @property
     def kind(self) -> str:
         """Class of the line: "axis" (rows or columns), "corner" (½, ½), or "interior"."""
-        if 0 in (self.a, self.b):
-            return "axis"
-        return "corner" if self.degrees == 1 else "interior"
+        return "axis" if 0 in (self.a, self.b) else "corner" if self.degrees == 1 else "interior"
 
 
 @functools.cache
 def lattice_lines(period: int) -> tuple[LatticeLine, ...]:
-    """List the lines of exact period P, one of each conjugate pair.
+    """List the lines of exact period P = lcm(P/gcd(a, P), P/gcd(b, P)), one of each conjugate pair.
 
-    The exact period of (a, b) is lcm(P/gcd(a, P), P/gcd(b, P)). Of the pair ±(a, b) the one in the
-    half plane 0 ≤ b ≤ P/2 is listed, with a ≥ 0 on its borders; -P/2 < a ≤ P/2.
+    Of the pair ±(a, b) the one in the half plane 0 ≤ b ≤ P/2 is listed, with a ≥ 0 on its borders.
     """
-    half = period // 2
-    lines = []
+    half, lines = period // 2, []
     for b in range(half + 1):
         for a in range(-((period - 1) // 2), half + 1):
             exact = math.lcm(period // math.gcd(a, period), period // math.gcd(b, period))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .statistics import bounds
 
 Values = NDArray[np.float64]
-EVIDENCE = 0.05  # a line of this p counts half
+EVIDENCE = 0.2  # a line of this p counts half
 CHANCE = 0.05
 # Levels in dBc from which a pattern is called so.
 SEVERITIES = (
@@ -74,7 +74,7 @@ def level(line: Part, replica: Part) -> Level:
 
     Each line enters with the positive part of its debiased power, weighed by the evidence for it,
 
-        Σ c·share·max(|θ̂|² - V', 0) / (1 + p/0.05),                                              (7)
+        Σ c·share·max(|θ̂|² - V', 0) / (1 + p/0.2),                                               (7)
 
     which is continuous: no test decides which lines are summed. The weight keeps the noise of lines
     without a pattern, which can be 20 dB above a pattern on another line, out of the sum.

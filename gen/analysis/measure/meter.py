@@ -36,8 +36,7 @@ class Meter:
         periods: Periods in pixels, integers ≥ 2; each reports the lines of exactly that period.
         value_range: Values of black and white, e.g. (-1, 1). Default for uint8: (0, 255); floats
             must state it. Values outside are measured as they are.
-        pictures: Keep what pictures and the radial comparison need: mean spectrum, mean image, and
-            the gains of the first 1024 images.
+        pictures: Keep what pictures and the radial comparison need: mean spectrum and profile.
         floor: White noise in 255ths of the value range that every tile is taken to have; the
             default is that of rounding to 8 bits.
     """
@@ -51,14 +50,12 @@ class Meter:
     ):
         if value_range is not None and not value_range[0] < value_range[1]:
             raise MeasurementError(f"value_range is {value_range}; it must be (black, white)")
-        self.state = sums.State(
-            _checked_periods(periods), value_range, keep_pictures=pictures, floor=floor
-        )
+        self.state = sums.State(_checked_periods(periods), value_range, floor, pictures)
 
     @property
     def images(self) -> int:
         """Number of images seen."""
-        return self.state.images + sum(map(len, self.state.pending))
+        return self.state.images
 
     def update(self, images: Images) -> None:
         """Add images (N, C, H, W), uint8 or float; all batches must share C, H and W.
@@ -86,11 +83,10 @@ class Meter:
         Raises:
             MeasurementError: Without any image, or for a reference of another shape.
         """
-        if self.state.shape is None:
-            raise MeasurementError("no images to measure: the set is empty")
+        self._need_images()
         if reference is None:
             return conclude(self.state)
-        mine, theirs = ((m.state.shape, m.state.periods, m.state.floor) for m in (self, reference))
+        mine, theirs = ((s.shape, s.periods, s.floor) for s in (self.state, reference.state))
         if mine != theirs:
             raise MeasurementError(
                 f"the reference holds images of {theirs[0]}, the set {mine[0]} (C, H, W): compare "
@@ -100,9 +96,12 @@ class Meter:
 
     def estimates(self) -> list[Estimates]:
         """Complex amplitudes and gains of all lines with covariances, by period; luma first."""
+        self._need_images()
+        return solve(sums.flush(self.state))
+
+    def _need_images(self) -> None:
         if self.state.shape is None:
             raise MeasurementError("no images to measure: the set is empty")
-        return solve(sums.flush(self.state))
 
     def _check(self, batch: Tensor) -> None:
         if batch.ndim != 4:
@@ -139,11 +138,9 @@ def measure(
     Args:
         images: (N, C, H, W), uint8 or float, or an iterable of such batches. Three images or fewer
             are judged by their blocks, if they are large enough.
-        periods: Periods in pixels, integers ≥ 2.
         reference: Real images of the same size; they are measured too, and the difference of every
             line is tested.
-        value_range: Values of black and white; uint8 defaults to (0, 255), floats must state it.
-        pictures: Keep the mean spectrum and mean image for pictures; implied by a reference.
+        periods, value_range, pictures: As `Meter`; pictures are implied by a reference.
 
     Raises:
         MeasurementError: For wrong shapes, types, ranges or an empty set. What is undefined

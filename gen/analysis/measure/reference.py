@@ -6,8 +6,6 @@ with the fast path but the list of lattice lines.
 
 from __future__ import annotations
 
-import cmath
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,42 +18,31 @@ Steps = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Tiles of `side` pixels with a frequency grid of 2/side, at `rows` × `columns`."""
+    """Tiles of `side` pixels at `rows` × `columns`; frequencies are steps of 1/`grid`."""
 
     side: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
-    @property
-    def grid(self) -> int:
-        """Frequencies are whole numbers of steps of 1/grid."""
-        return self.side // 2
-
-    @property
-    def origins(self) -> list[Steps]:
-        """All tiles (y, x)."""
-        return [(y, x) for y in self.rows for x in self.columns]
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Pixels from the first tile's start to the last one's end."""
-        return self.rows[-1] + self.side, self.columns[-1] + self.side
+    def __post_init__(self):
+        object.__setattr__(self, "grid", self.side // 2)
+        object.__setattr__(self, "origins", [(y, x) for y in self.rows for x in self.columns])
+        object.__setattr__(self, "span", (self.rows[-1] + self.side, self.columns[-1] + self.side))
 
 
 def window(side: int) -> Values:
-    """Periodic Hann window of sum 1."""
-    n = np.arange(side)
-    return (1 - np.cos(2 * np.pi * n / side)) / side
+    """Periodic Hann window of sum 1 on both axes."""
+    w = (1 - np.cos(2 * np.pi * np.arange(side) / side)) / side
+    return np.outer(w, w)
 
 
 def local_spectrum(image: Values, geometry: Geometry, k: Steps) -> NDArray[np.complex128]:
     """z_t(k) of every tile, eq. (1); phases refer to the image's origin."""
-    w = np.outer(window(geometry.side), window(geometry.side))
-    out = []
+    side, out = geometry.side, []
     for y, x in geometry.origins:
-        ny, nx = np.arange(y, y + geometry.side), np.arange(x, x + geometry.side)
-        wave = np.exp(-2j * np.pi * np.add.outer(k[0] * ny, k[1] * nx) / geometry.grid)
-        out.append((w * image[y : y + geometry.side, x : x + geometry.side] * wave).sum())
+        turns = np.add.outer(k[0] * np.arange(y, y + side), k[1] * np.arange(x, x + side))
+        wave = np.exp(-2j * np.pi * turns / geometry.grid)
+        out.append((window(side) * image[y : y + side, x : x + side] * wave).sum())
     return np.array(out)
 
 
@@ -85,61 +72,40 @@ class Solution:
     g_n: float
     U: float
     D: float
-    residuals: tuple[NDArray[np.complex128], ...]  # u(z - a - g(m - m̄)) by image
-    centered: tuple[Values, ...]  # m - m̄ by image
+    residuals: NDArray[np.complex128]  # u(z - a - g(m - m̄)), images × tiles
+    centered: Values  # m - m̄
 
 
 def solve(images: Sequence[Values], geometry: Geometry, k: Steps) -> Solution:
     """Line and replica at k of images (H, W) in gray levels minus 127.5."""
-    z = [local_spectrum(image, geometry, k) for image in images]
-    m = [local_spectrum(image, geometry, (0, 0)).real for image in images]
-    u = [weights(noise(image, geometry, k), geometry.side) for image in images]
-    U = sum(map(np.sum, u))
-    mean = sum((p * q).sum() for p, q in zip(u, m, strict=True)) / U
-    centered = [q - mean for q in m]
-    D = sum((p * q**2).sum() for p, q in zip(u, centered, strict=True))
-    a = sum((p * r).sum() for p, r in zip(u, z, strict=True)) / U
-    g = sum((p * q * r).sum() for p, q, r in zip(u, centered, z, strict=True)) / D
-    rest = [r - a - g * q for r, q in zip(z, centered, strict=True)]
-    s_a = [(p * (r - a)).sum() / U for p, r in zip(u, z, strict=True)]
-    s_g = [(p * q * e).sum() / D for p, q, e in zip(u, centered, rest, strict=True)]
-    share = np.array([p.sum() for p in u]) ** (2 / 3)
-    a_n = share.sum() ** 2 / (share**2).sum()
-    leverage = np.array([(p * q**2).sum() for p, q in zip(u, centered, strict=True)])
-    g_n = leverage.sum() ** 2 / (leverage**2).sum()
-    return Solution(
-        a=a,
-        g=g,
-        a_variance=float((np.abs(s_a) ** 2).sum() * a_n / (a_n - 1)),
-        g_variance=float((np.abs(s_g) ** 2).sum() * g_n / (g_n - 1)),
-        a_n=a_n,
-        g_n=g_n,
-        U=U,
-        D=D,
-        residuals=tuple(p * e for p, e in zip(u, rest, strict=True)),
-        centered=tuple(centered),
-    )
+    z = np.array([local_spectrum(image, geometry, k) for image in images])
+    m = np.array([local_spectrum(image, geometry, (0, 0)).real for image in images])
+    u = np.array([weights(noise(image, geometry, k), geometry.side) for image in images])
+    centered = m - (u * m).sum() / u.sum()
+    U, D = u.sum(), (u * centered**2).sum()
+    a, g = (u * z).sum() / U, (u * centered * z).sum() / D
+    rest = z - a - g * centered
+    s_a, s_g = (u * (z - a)).sum(1) / U, (u * centered * rest).sum(1) / D
+    q, leverage = u.sum(1) ** (2 / 3), (u * centered**2).sum(1)
+    a_n, g_n = q.sum() ** 2 / (q**2).sum(), leverage.sum() ** 2 / (leverage**2).sum()
+    a_variance = (np.abs(s_a) ** 2).sum() * a_n / (a_n - 1)
+    g_variance = (np.abs(s_g) ** 2).sum() * g_n / (g_n - 1)
+    return Solution(a, g, a_variance, g_variance, a_n, g_n, U, D, u * rest, centered)
 
 
-def placebo(
-    solution: Solution, geometry: Geometry, d: tuple[float, float]
-) -> tuple[complex, complex]:
+def placebo(solution: Solution, geometry: Geometry, d: Sequence[float]) -> tuple[complex, complex]:
     """Line and replica of the residuals at a shift d in cycles per pixel (§ 3)."""
-    turn = np.exp(-2j * np.pi * (np.array(geometry.origins) @ d))
-    line = sum((r * turn).sum() for r in solution.residuals) / solution.U
-    pairs = zip(solution.residuals, solution.centered, strict=True)
-    return line, sum((r * q * turn).sum() for r, q in pairs) / solution.D
+    moved = solution.residuals * np.exp(-2j * np.pi * (np.array(geometry.origins) @ d))
+    return moved.sum() / solution.U, (moved * solution.centered).sum() / solution.D
 
 
-def response(geometry: Geometry, d: tuple[float, float]) -> float:
+def response(geometry: Geometry, d: Sequence[float]) -> float:
     """R(d), eq. (5), from the sum of all shifted windows, pixel by pixel."""
-    height, width = geometry.span
-    w = np.outer(window(geometry.side), window(geometry.side))
-    total, moved = np.zeros((height, width)), np.zeros((height, width), complex)
-    for y, x in geometry.origins:
-        place = np.s_[y : y + geometry.side, x : x + geometry.side]
-        total[place] += w
-        moved[place] += w * cmath.exp(-2j * math.pi * (d[0] * y + d[1] * x))
+    total, moved = np.zeros(geometry.span), np.zeros(geometry.span, complex)
+    for origin in geometry.origins:
+        place = tuple(slice(o, o + geometry.side) for o in origin)
+        total[place] += window(geometry.side)
+        moved[place] += window(geometry.side) * np.exp(-2j * np.pi * np.dot(d, origin))
     return float((np.abs(moved) ** 2).sum() / (total**2).sum())
 
 

@@ -19,7 +19,6 @@ from .errors import MeasurementError
 from .statistics import SIGNIFICANT
 
 SCHEMA = 2
-OLD_SCHEMA = "of schema 1 (version 0.1): its levels and limits are those of the first method"
 Covariance = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -27,8 +26,8 @@ Covariance = tuple[tuple[float, float], tuple[float, float]]
 class Replica:
     """Gain of the copy of the image's own baseband at the line's frequency, eq. (4).
 
-    `db` is 20·log10|gain|; `low_db` and `high_db` bound it at 95 %, `limit_db` is the gain that is
-    found with 90 % power (None where no tile carries signal). `covariance` is that of (Re, Im).
+    `db` is 20·log10|gain| with its 95 % interval; `limit_db` is the gain that is found with 90 %
+    power (None where no tile carries signal). `covariance` is that of (Re, Im).
     """
 
     gain: complex
@@ -45,8 +44,7 @@ class Line:
     """Fixed pattern at mean brightness: the weighted mean of the tiles' coefficients, eq. (4).
 
     `amplitude` is the complex coefficient in gray levels, `gray_levels` the RMS amplitude of the
-    real pattern with its 95 % interval, `dbc` its level; `limit_gray_levels` is found with 90 %
-    power.
+    real pattern with its 95 % interval, `dbc` its level; the limit is found with 90 % power.
     """
 
     amplitude: complex
@@ -99,19 +97,12 @@ class MeasuredLine:
 class Period:
     """One exact period: level in dBc over all its lines, averaged over channels, and the verdict.
 
-    Attributes:
-        level_dbc: Power of the pattern over whole images; None where nothing is left of it.
-        level_low_dbc: Lower end of the level's 95 % interval; None where it reaches zero.
-        level_upper_dbc: Upper end, with all that could hide in any line.
-        p_value: Smallest corrected p of replica and line.
-        detected: Whether that is below 0.05.
-        detection_limit_dbc: Level that is found with 90 % power even at the least sensitive line;
-            None where some line would need 0 dBc or more.
-        best_limit_dbc: The same at the most sensitive class of lines.
-        limits_dbc: The limit of each class of lines, "corner", "interior", "axis".
-        severity: A detected level in words.
-        found: Every statistic with a corrected p below 0.05.
-        undefined: Why the period was not measured, or None.
+    `level_low_dbc` and `level_upper_dbc` are the level's 95 % interval, with all that could hide in
+    any line. `p_value` is the smallest corrected p of replica and line; below 0.05 the period is
+    `detected`, and `severity` is its level in words. `limits_dbc` holds the level that is found
+    with 90 % power at each class of lines ("corner", "interior", "axis"; None for 0 dBc and more),
+    `detection_limit_dbc` the least and `best_limit_dbc` the most sensitive of them. `found` names
+    the statistics with a corrected p below 0.05; `undefined` says why nothing was measured.
     """
 
     level_dbc: float | None = None
@@ -154,10 +145,9 @@ class LineDifference:
 
 @dataclass(frozen=True)
 class PeriodDifference:
-    """Change of a period's level against the reference.
+    """Change of a period's level, with a p-value corrected over the comparison.
 
-    `p_value` is corrected over all lines and statistics of the comparison; `in_reference` says that
-    the reference itself carries the period (JPEG: 8, demosaicing: 2).
+    `in_reference`: the reference itself carries the period (JPEG: 8, demosaicing: 2).
     """
 
     level_db: float | None
@@ -170,7 +160,7 @@ class Difference:
     """Two-sample comparison with the reference.
 
     `radial_db` is the RMS distance of the radial spectra in dB without the bins around lattice
-    lines, so that pattern and tail are separate findings; None where no spectra were kept.
+    lines, with its 95 % interval; None where no spectra were kept.
     """
 
     periods: dict[int, PeriodDifference]
@@ -215,7 +205,7 @@ class Measurement:
 
     def verdict(self, period: int) -> str:
         """Say in one plain sentence what was found at `period`."""
-        return _verdict(period, self.periods[period], self.difference)
+        return f"Period {period}: {_verdict(period, self.periods[period], self.difference)}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; the pictures are left out."""
@@ -230,18 +220,21 @@ class Measurement:
         """
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if schema not in (1, SCHEMA):
-            raise MeasurementError(
-                f"measurement has schema {schema!r}; this version reads 1 and {SCHEMA}"
-            )
+            raise MeasurementError(f"measurement has schema {schema!r}; supported are 1, {SCHEMA}")
         try:
             return _build(_renamed(plain) if schema == 1 else plain, cls)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise MeasurementError(f"not a measurement of schema {schema}: {error}") from None
 
     def __str__(self) -> str:
-        rows = [_head(self)]
+        rows = [
+            f"{self.images} images of {self.size[0]}×{self.size[1]}, {self.channels} channel(s)"
+        ]
+        rows[0] += f", each cut into {self.blocks} blocks" if self.blocks else ""
+        rows[0] += f"; {self.without_signal} without signal (flat)" if self.without_signal else ""
+        rows[0] += f"; {self.duplicates} duplicates" if self.duplicates else ""
         if self.schema == 1:
-            rows.append(f"This measurement is {OLD_SCHEMA}")
+            rows.append("From version 0.1 (schema 1): levels and limits are of the first method")
         if self.noise_floor is not None:
             rows.append(f"8-bit rounding alone leaves {self.noise_floor:.1f} dBc in one line")
         rows.append(
@@ -249,60 +242,47 @@ class Measurement:
             f" {'excess dB':>9} {'trace':>7} {'p':>9}  verdict"
         )
         rows += [_row(number, period) for number, period in self.periods.items()]
-        rows += [self.verdict(number) for number in self.periods]
-        return "\n".join(rows)
-
-
-def _head(m: Measurement) -> str:
-    head = f"{m.images} images of {m.size[0]}×{m.size[1]}, {m.channels} channel(s)"
-    if m.blocks:
-        head += f", each cut into {m.blocks} blocks"
-    if m.without_signal:
-        head += f"; {m.without_signal} without signal (flat)"
-    if m.duplicates:
-        head += f"; {m.duplicates} duplicates"
-    return head
+        return "\n".join([*rows, *map(self.verdict, self.periods)])
 
 
 def _row(number: int, period: Period) -> str:
     if period.undefined:
         return f"{number:>6} undefined: {period.undefined}"
-    level = "none" if period.level_dbc is None else f"{period.level_dbc:.1f}"
     low = "" if period.level_low_dbc is None else f"{period.level_low_dbc:.1f}"
     between = f"{low} … {_db(period.level_upper_dbc)}"
     return (
-        f"{number:>6} {level:>10} {between:>16} {_db(period.detection_limit_dbc):>8}"
-        f" {_db(period.best_limit_dbc):>8} {_db(period.excess_db):>9} {period.trace_depth:>7.4f}"
+        f"{number:>6} {_db(period.level_dbc, 'none'):>10} {between:>16}"
+        f" {_db(period.detection_limit_dbc):>8} {_db(period.best_limit_dbc):>8}"
+        f" {_db(period.excess_db):>9} {period.trace_depth:>7.4f}"
         f" {period.p_value:>9.2g}  {'DETECTED' if period.detected else 'not detected'}"
     )
 
 
-def _db(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _db(value: float | None, none: str = "-") -> str:
+    return none if value is None else f"{value:.1f}"
 
 
 def _verdict(number: int, period: Period, difference: Difference | None) -> str:
-    name = f"Period {number}"
     if period.undefined:
-        return f"{name}: undefined: {period.undefined}."
+        return f"undefined: {period.undefined}"
     others = [name for name in period.found if name in ("excess", "trace")]
     aside = f"; {' and '.join(others)} found at this period" if others else ""
     if not period.detected:
-        return f"{name}: not detected, {_limit_words(period)}{aside}."
-    if period.level_dbc is None:
-        level = f"below {_db(period.level_upper_dbc)} dBc"
-    else:
+        return f"not detected, {_limit_words(period)}{aside}"
+    level = f"below {_db(period.level_upper_dbc)} dBc"
+    if period.level_dbc is not None:
         words = f", {period.severity}" if period.severity else ""
         level = f"at {period.level_dbc:.1f} dBc{words}"
-    if difference and number in difference.periods and difference.periods[number].in_reference:
-        p = difference.periods[number].p_value
-        same = "differs from it" if p < SIGNIFICANT else "does not differ from it measurably"
-        aside += f"; the reference carries this period too, and the set {same} (p = {p:.2g})"
-    return f"{name}: detected {level} (p = {period.p_value:.2g}){aside}."
+    change = difference.periods.get(number) if difference else None
+    if change and change.in_reference:
+        same = "differs from it" if change.p_value < SIGNIFICANT else "does not differ measurably"
+        aside += "; the reference carries this period too, and the set "
+        aside += f"{same} (p = {change.p_value:.2g})"
+    return f"detected {level} (p = {period.p_value:.2g}){aside}"
 
 
 def _limit_words(period: Period) -> str:
-    """From which level on a pattern is found, by class of lines where the classes differ."""
+    """From which level on a pattern is found, by class of lines."""
     limits = {kind: v for kind, v in period.limits_dbc.items() if v is not None}
     if not limits:
         return f"below {_db(period.detection_limit_dbc)} dBc"
@@ -316,40 +296,30 @@ def _plain(value: Any) -> Any:
         names = [f.name for f in dataclasses.fields(value) if f.name != "pictures"]
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, complex):
-        return [_plain(value.real), _plain(value.imag)]
+        return [value.real, value.imag]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a result is {value}: a measurement holds finite numbers or null")
-    return value
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _build(value: Any, hint: Any) -> Any:
-    """Rebuild a value of an annotated type from plain values; unknown keys are ignored.
-
-    Raises:
-        TypeError, KeyError, ValueError: The value does not fit.
-    """
+    """Rebuild a value of an annotated type from plain values; unknown keys are ignored."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind is UnionType:
-        if value is None and type(None) in parts:
-            return None
-        return _build(value, next(part for part in parts if part is not type(None)))
+        return None if value is None else _build(value, parts[0])
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         names = [f.name for f in dataclasses.fields(kind) if f.name != "pictures"]
         return kind(**{name: _build(value[name], hints[name]) for name in names if name in value})
     if kind is complex:
-        return complex(*value)
+        return complex(*(_build(part, float) for part in value))
     if kind is dict:
         return {parts[0](k): _build(v, parts[1]) for k, v in value.items()}
-    if kind is tuple:
+    if kind is tuple and isinstance(value, (list, tuple)):
         kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         return tuple(_build(v, k) for v, k in zip(value, kinds, strict=True))
-    fits = {int, kind} if kind is float else {kind}
-    if type(value) not in fits or (kind is float and not abs(value) < math.inf):
+    fits = type(value) in ({int, float} if kind is float else {kind})
+    if not fits or (kind in (int, float) and not abs(value) < (2**63 if kind is int else math.inf)):
         raise TypeError(f"{reprlib.repr(value)} is no {kind.__name__}")
     return value
 

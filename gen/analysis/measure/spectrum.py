@@ -1,8 +1,7 @@
-"""Mean spectrum, radial profile and mean image: for pictures and for the radial comparison only.
+"""Mean spectrum and radial profile of luma: for pictures and for the radial comparison only.
 
-A spectrum is Σ|X(f)|² over images of the mean-removed image under a periodic Hann window, on the
-rfft2 half plane (H, W//2+1). Dividing by images·Σw² gives power per pixel: white noise of variance
-σ² has the flat spectrum σ².
+A spectrum is the mean of |X(f)|²/Σw² over images, of the mean-removed image under a periodic Hann
+window: white noise of variance σ² has the flat spectrum σ².
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Values = NDArray[np.float64]
-KEPT = 1024  # images that are shown one by one
-DB_PER_NEPER = 10 / np.log(10)
+from .statistics import DB_PER_NEPER, Values
 
 
 @dataclass(frozen=True)
@@ -42,99 +39,56 @@ class RadialProfile:
         return self.db - half, self.db + half
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pictures:
-    """Sums for pictures over images of one size; C' planes, luma first.
+    """Sums over images of luma: |X(f)|² (H, W//2+1), and products of ring means (R, R)."""
 
-    Attributes:
-        size: (H, W) in pixels.
-        periods: Periods with lattice bins that the radial profile leaves out.
-        count: Images.
-        mean: (C', H, W), sum of the images in gray levels minus 127.5.
-        power: (C', H, W//2+1), sum of |X(f)|².
-        radial: (R, R), sum of products of the ring means of luma.
-        first: Of every tiling the weighted sums (7, K, n) of luma of the first images.
-    """
-
-    size: tuple[int, int]
-    periods: tuple[int, ...]
     count: int
-    mean: Tensor
     power: Tensor
     radial: Tensor
-    first: tuple[Tensor, ...] = ()
-
-    def added(self, other: Pictures) -> Pictures:
-        """Sums of both sets of images."""
-        pairs = zip(self.first, other.first, strict=True)
-        return Pictures(
-            self.size,
-            self.periods,
-            self.count + other.count,
-            self.mean + other.mean.to(self.mean.device),
-            self.power + other.power.to(self.power.device),
-            self.radial + other.radial.to(self.radial.device),
-            tuple(torch.cat([a, b.to(a.device)], -1)[..., :KEPT] for a, b in pairs),
-        )
+    size: tuple[int, int]
+    periods: tuple[int, ...]  # the radial profile leaves out the bins around their lines
 
     def spectrum(self) -> Values:
-        """Mean power per pixel (C', H, W) in gray levels², DC at (H//2, W//2)."""
-        half = (self.power / max(self.count, 1) / hann(*self.size).square().sum()).cpu().numpy()
-        rows = -np.arange(half.shape[1]) % half.shape[1]
-        mirror = half[:, rows][:, :, (self.size[1] - 1) // 2 : 0 : -1]
-        return np.fft.fftshift(np.concatenate([half, mirror], axis=-1), axes=(-2, -1))
+        """Mean power per pixel (1, H, W) in gray levels², DC at (H//2, W//2)."""
+        half = (self.power / self.count / hann(*self.size).square().sum()).cpu().numpy()
+        rows = -np.arange(len(half)) % len(half)
+        mirror = half[rows][:, (self.size[1] - 1) // 2 : 0 : -1]
+        return np.fft.fftshift(np.concatenate([half, mirror], axis=-1))[None]
 
     def profile(self, masked: bool = True) -> RadialProfile:
-        """Radial profile of luma; `masked=False` includes the bins around lattice lines.
+        """Radial profile; `masked=False` includes the bins around lattice lines.
 
         The covariance is that of the masked rings in both cases.
         """
-        count = max(self.count, 1)
-        power = self.power[0].flatten().cpu().numpy() / count
-        rings, weights = ring_weights(self.size, self.periods)
-        mean = np.bincount(rings, weights * power)
-        second = self.radial.cpu().numpy() / count
+        power = self.power.flatten().cpu().numpy() / self.count
+        mean, full = (
+            np.bincount(rings, weights * power)
+            for rings, weights in (ring_weights(self.size, p) for p in (self.periods, ()))
+        )
+        second = self.radial.cpu().numpy() / self.count
         relative = second / np.maximum(np.outer(mean, mean), 1e-300) - 1
-        if not masked:
-            rings, weights = ring_weights(self.size, ())
-            mean = np.bincount(rings, weights * power)
-        energy = float(hann(*self.size).square().sum())
-        radii = np.arange(len(mean)) / min(self.size)
-        return RadialProfile(radii, mean / energy, relative / max(count - 1, 1))
-
-    def mean_image(self) -> Values:
-        """Mean image (C', H, W) in gray levels, 0 for black."""
-        return (self.mean / max(self.count, 1)).cpu().numpy() + 127.5
+        shown = (mean if masked else full) / float(hann(*self.size).square().sum())
+        return RadialProfile(
+            np.arange(len(mean)) / min(self.size), shown, relative / max(self.count - 1, 1)
+        )
 
 
-def picture_sums(
-    planes: Tensor, periods: tuple[int, ...], first: tuple[Tensor, ...] = ()
-) -> Pictures:
-    """Sums of planes (N, C', H, W) in gray levels minus 127.5."""
-    size = tuple(planes.shape[2:])
-    window = hann(*size).to(planes)
-    mean = planes.flatten(2) @ window.flatten() / window.sum()
-    spectra = torch.fft.rfft2((planes - mean[..., None, None]) * window)
-    power = torch.view_as_real(spectra).square().sum(-1).flatten(2).double()
+def picture_sums(luma: Tensor, periods: tuple[int, ...]) -> Pictures:
+    """Sums of luma (N, H, W) in gray levels."""
+    size = tuple(luma.shape[1:])
+    window = hann(*size).to(luma)
+    mean = luma.flatten(1) @ window.flatten() / window.sum()
+    spectra = torch.fft.rfft2((luma - mean[:, None, None]) * window)
+    power = torch.view_as_real(spectra).square().sum(-1).double()
     rings, weights = ring_weights(size, periods)
-    weighted = power[:, 0] * torch.from_numpy(weights).to(power)
-    radial = power.new_zeros(len(planes), int(rings.max()) + 1)
+    radial = power.new_zeros(len(luma), int(rings.max()) + 1)
+    weighted = power.flatten(1) * torch.from_numpy(weights).to(power)
     radial.index_add_(1, torch.from_numpy(rings).to(power.device), weighted)
-    half = (planes.shape[1], size[0], size[1] // 2 + 1)
-    return Pictures(
-        size,
-        periods,
-        len(planes),
-        planes.sum(0, dtype=torch.float64),
-        power.sum(0).view(half),
-        radial.mT @ radial,
-        tuple(part[..., :KEPT] for part in first),
-    )
+    return Pictures(len(luma), power.sum(0), radial.mT @ radial, size, periods)
 
 
-def radial_distance(
-    a: RadialProfile, b: RadialProfile, draws: int = 400
-) -> tuple[float, float, float]:
+def radial_distance(a: RadialProfile, b: RadialProfile) -> tuple[float, float, float]:
     """RMS over rings of 10·log10(a/b) in dB, with a 95 % interval: (distance, low, high).
 
     DC is left out. The interval is a parametric bootstrap over images: ln power of both profiles is
@@ -143,10 +97,9 @@ def radial_distance(
     difference = (a.db - b.db)[1:]
     covariance = (a.covariance + b.covariance)[1:, 1:] * DB_PER_NEPER**2
     values, vectors = np.linalg.eigh(covariance)
-    noise = np.random.default_rng(0).standard_normal((draws, len(values)))
+    noise = np.random.default_rng(0).standard_normal((400, len(values)))
     noise = noise * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    drawn = np.sqrt(np.mean((difference + noise) ** 2, axis=1))
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    low, high = np.quantile(np.sqrt(np.mean((difference + noise) ** 2, axis=1)), (0.025, 0.975))
     return float(np.sqrt(np.mean(difference**2))), float(low), float(high)
 
 
@@ -157,27 +110,21 @@ def hann(height: int, width: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def ring_weights(
-    size: tuple[int, int], periods: tuple[int, ...]
-) -> tuple[NDArray[np.int64], Values]:
+def ring_weights(size: tuple[int, int], periods: tuple[int, ...]) -> tuple[NDArray, Values]:
     """Ring (bins,) of each flat rfft2 bin, and its weight in the ring's mean.
 
     Rings are 1/min(H, W) wide and centered on whole multiples of it. Bins within one of a lattice
     line weigh nothing, unless the whole ring consists of them.
     """
-    height, width = size
-    columns = np.arange(width // 2 + 1)
-    fy = np.fft.fftfreq(height)[:, None]
-    rings = np.rint(np.hypot(fy, columns / width) * min(size)).astype(np.int64)
+    columns = np.arange(size[1] // 2 + 1)
+    fy = np.fft.fftfreq(size[0])[:, None]
+    rings = np.rint(np.hypot(fy, columns / size[1]) * min(size)).astype(np.int64)
     weight = np.full(rings.shape, 2.0)
-    weight[:, (columns == 0) | (2 * columns == width)] = 1
+    weight[:, (columns == 0) | (2 * columns == size[1])] = 1
     masked = np.zeros(size, dtype=bool)
-    for period in periods:
-        at = [
-            (np.rint(np.arange(period) * n / period).astype(int)[:, None] + [-1, 0, 1]).ravel() % n
-            for n in size
-        ]
-        masked[np.ix_(*at)] = True
+    for p in periods:
+        at = [np.rint(np.arange(p) * n / p).astype(int)[:, None] + [-1, 0, 1] for n in size]
+        masked[np.ix_(*(a.ravel() % n for a, n in zip(at, size, strict=True)))] = True
     masked = masked[:, : len(columns)]
     masked[:2, :2] = masked[-1, :2] = False  # around DC
     left = np.bincount(rings.ravel(), (weight * ~masked).ravel(), rings.max() + 1)

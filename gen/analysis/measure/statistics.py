@@ -44,8 +44,6 @@ def weighted_holm(p_values: ArrayLike, weights: ArrayLike) -> Values:
     The family-wise error holds under any dependence (Holm 1979, section 4).
     """
     p, w = np.asarray(p_values, float), np.asarray(weights, float)
-    if not len(p):
-        return p
     order = np.argsort(p / w)
     remaining = np.cumsum(w[order][::-1])[::-1]
     adjusted = np.empty_like(p)
@@ -53,40 +51,29 @@ def weighted_holm(p_values: ArrayLike, weights: ArrayLike) -> Values:
     return adjusted
 
 
-def bounds(
-    power: ArrayLike,
-    variance: ArrayLike,
-    c: ArrayLike,
-    df: ArrayLike,
-    lower: ArrayLike = 0.025,
-    upper: ArrayLike = 0.025,
-) -> tuple[Values, Values]:
-    """Bound |θ|² from below and above, with one-sided errors, by inverting the noncentral χ²_c.
+def bounds(power: ArrayLike, variance: ArrayLike, c: ArrayLike, df: ArrayLike):
+    """95 % bounds (low, high) of |θ|², by inverting the noncentral χ²_c.
 
     The variance is itself an estimate, which widens the bounds by the ratio of the quantiles of t
     and normal. The upper bound is never below that of a median reading of noise alone: a smaller
     reading is luck.
     """
-    from scipy.special import chdtri, chndtrinc, ndtri, stdtrit
+    from scipy.special import chdtri, chndtrinc, stdtrit
 
     wide = np.minimum(stdtrit(np.maximum(df, 0.5), 0.975), MOST_T) / Z_95
     variance = np.maximum(np.asarray(variance, float) * wide**2, TINY)
     x = c * np.asarray(power, float) / variance
-    least = np.maximum(x, chdtri(c, 0.5))
-    low = np.nan_to_num(chndtrinc(np.minimum(x, LARGE), c, 1 - np.asarray(lower)))
-    high = np.nan_to_num(chndtrinc(np.minimum(least, LARGE), c, upper))
-    far_low = np.maximum(np.sqrt(x) - ndtri(1 - np.asarray(lower)), 0) ** 2
-    far_high = (np.sqrt(x) + ndtri(1 - np.asarray(upper))) ** 2
-    low = np.where(x < LARGE, np.where(low < 1e-9, 0, low), far_low)
-    return low * variance / c, np.where(x < LARGE, high, far_high) * variance / c
+    low = np.nan_to_num(chndtrinc(np.minimum(x, LARGE), c, 0.975))
+    high = np.nan_to_num(chndtrinc(np.clip(x, chdtri(c, 0.5), LARGE), c, 0.025))
+    far = np.sqrt(x)
+    low = np.where(x < LARGE, np.where(low < 1e-9, 0, low), np.maximum(far - Z_95, 0) ** 2)
+    return low * variance / c, np.where(x < LARGE, high, (far + Z_95) ** 2) * variance / c
 
 
 def welch_df(variance_a: Values, df_a: Values, variance_b: Values, df_b: Values) -> Values:
     """Degrees of freedom behind the sum of two variances (Welch-Satterthwaite)."""
     total = variance_a**2 / df_a + variance_b**2 / df_b
-    return np.divide(
-        (variance_a + variance_b) ** 2, total, out=np.ones_like(total), where=total > 0
-    )
+    return (variance_a + variance_b) ** 2 / np.maximum(total, TINY)
 
 
 def kish(weights: Values) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,27 +18,17 @@ def over_cores(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> 
     Torch itself keeps to one core meanwhile: two threads that wait for each other at every
     operation cost far more than they gain, and one core per item rounds alike on any machine.
     """
-    workers = min(torch.get_num_threads(), len(items))
-    inference = torch.is_inference_mode_enabled()
+    before, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     def work(item: _Item) -> _Result:
         torch.set_num_threads(1)  # holds for the calling thread, as inference mode does
         with torch.inference_mode(inference):
             return function(item)
 
-    with one_thread():
-        if workers < 2:
-            return [function(item) for item in items]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(work, items))
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch's operations on one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        yield
+        if min(before, len(items)) < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(min(before, len(items))) as pool:
+            return list(pool.map(work, items))
     finally:
         torch.set_num_threads(before)

@@ -45,35 +45,14 @@ class TileSums(NamedTuple):
 
 
 class Tiling:
-    """Tiles of one kind on blocks of one size: constant matrices, and the sums they make.
+    """Tiles of one kind on blocks of one `size`: constant matrices, and the sums they make.
 
-    Args:
-        size: Sides (H, W) of a block in pixels.
-        side: Side of a tile in pixels, a multiple of four.
-        hop: Pixels between the starts of neighboring tiles.
-        periods: Periods that the tiling reads; each divides `grid`.
-        border: Add a tile at the far border even where it is less than half a hop away.
-        floor: White noise in gray levels that every tile is taken to have, eq. (3).
+    `border` adds a tile at the far border even where it is less than half a hop away; `floor` is
+    the white noise in gray levels that every tile is taken to have, eq. (3).
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        side: int,
-        hop: int,
-        periods: tuple[int, ...],
-        border: bool,
-        floor: float = FLOOR,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ):
-        self.size, self.side, self.hop, self.grid, self.periods = (
-            size,
-            side,
-            hop,
-            side // 2,
-            periods,
-        )
+    def __init__(self, size, side, hop, periods, border, floor, device, dtype):
+        self.side, self.grid, self.periods = side, side // 2, periods
         self.origins = [_origins(n, side, hop, border) for n in size]
         self.rows, self.columns = (
             waves(o, side, n, self.grid).to(device, dtype)
@@ -86,18 +65,19 @@ class Tiling:
         self.lines = tuple(sorted(lines, key=lambda line: self.index(*self.steps(line))))
         at = [self.index(*self.steps(line)) for line in self.lines]
         self.at = torch.tensor(at, device=device)
-        self.chosen = slice(at[0], at[-1] + 1) if at == list(range(at[0], at[-1] + 1)) else None
+        self.run = slice(at[0], at[-1] + 1) if at == list(range(at[0], at[-1] + 1)) else None
         self._rim_tables(device, dtype)
         self.around = self._around().to(device, dtype)
         white = 2.25 / side**2  # |z|² of white noise of variance 1
         self.floor = torch.full((1, 1), floor**2 * white, device=device, dtype=dtype)
         self.dead = floor**2 * white + ALIVE**2
         self.spans = [o[-1] + side for o in self.origins]
-        self.shifts = self._shifts()
-        self.responses = self.response(self.shifts)
-        self.axial = self._axial()
-        self.axial_responses = self.response(self.axial)
-        self.turn = self._turn().to(device, dtype)
+        self._shifts()
+        phase = torch.from_numpy(self.phases(self.axial))
+        self.turn = torch.cat([phase.cos(), -phase.sin()]).to(device, dtype)
+        use = torch.from_numpy(self.own_shifts / self.axial_responses)
+        count = torch.from_numpy(self.own_shifts.sum(1, keepdims=True))
+        self.beside = (use / count)[..., None].to(device, dtype)  # weights of |s_d|² in the excess
 
     def steps(self, line: LatticeLine) -> tuple[int, int]:
         """Frequency of a line in steps of 1/grid."""
@@ -106,24 +86,22 @@ class Tiling:
     def index(self, i: int, j: int) -> int:
         """Index of a grid frequency or of its conjugate."""
         half = self.grid // 2
-        for sign in (1, -1):
-            wrapped = tuple((sign * k + half - 1) % self.grid - half + 1 for k in (i, j))
-            if wrapped in self.place:
-                return self.place[wrapped]
-        raise KeyError((i, j))
+        wrapped = (
+            tuple((sign * k + half - 1) % self.grid - half + 1 for k in (i, j)) for sign in (1, -1)
+        )
+        return next(self.place[k] for k in wrapped if k in self.place)
 
     def pick(self, values: Tensor) -> Tensor:
         """The lines among values (K, …)."""
-        return values.index_select(0, self.at) if self.chosen is None else values[self.chosen]
+        return values.index_select(0, self.at) if self.run is None else values[self.run]
 
-    def _rim_tables(self, device: str | torch.device, dtype: torch.dtype) -> None:
+    def _rim_tables(self, device, dtype) -> None:
         """Which products of `spectrum` are the frequencies with a real row or column wave."""
         half, rim = self.grid // 2, self.frequencies[: self.rim]
-        sines = [
-            i * self.grid + half + j if 0 < j < half else
-            (half + i) * self.grid + j if 0 < i < half else None
-            for i, j in rim
-        ]  # fmt: skip
+        sines = []
+        for i, j in rim:
+            row = (half + i) * self.grid + j if 0 < i < half else None
+            sines.append(i * self.grid + half + j if 0 < j < half else row)
         self.rim_cosine = torch.tensor([i * self.grid + j for i, j in rim], device=device)
         self.rim_sine = torch.tensor([s or 0 for s in sines], device=device)
         complex_ = [[float(s is not None)] for s in sines]
@@ -133,7 +111,7 @@ class Tiling:
         """Matrix (K, K) that averages |z|² over the grid frequencies around each one, eq. (2)."""
         matrix = torch.zeros(self.count, self.count, dtype=torch.float64)
         ring = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
-        for row, (i, j) in zip(matrix, self.frequencies[: self.count], strict=True):
+        for row, (i, j) in zip(matrix, self.frequencies[:-1], strict=True):
             # On an axis the noise is that of its ridge.
             steps = [(0, -1), (0, 1)] if i == 0 else [(-1, 0), (1, 0)] if j == 0 else ring
             near = [n for n in (self.index(i + a, j + b) for a, b in steps) if n < self.count]
@@ -141,34 +119,35 @@ class Tiling:
                 row[n] += 1 / len(near)
         return matrix
 
-    def _shifts(self) -> NDArray[np.int64]:
-        """Placebo shifts (D, 2) in steps of 1/span, one of each ±d: |d| ≤ 1/4P of the least P."""
+    def _shifts(self) -> None:
+        """Shifts in steps of 1/span, one of each ±d: placebos (D, 2), and those of the excess.
+
+        Placebos have |d| ≤ 1/4P for the least P; the excess compares with A shifts along the axes,
+        an axis line with those on its axis (`own_shifts`, (L, A)).
+        """
         reach = [span // (4 * min(self.periods)) for span in self.spans]
         rows, columns = range(-reach[0], reach[0] + 1), range(reach[1] + 1)
         found = [(i, j) for i in rows for j in columns if max(abs(i), j) > 1 and (j or i > 0)]
-        return np.array(found, dtype=int).reshape(-1, 2)
-
-    def _axial(self) -> NDArray[np.int64]:
-        """Shifts (A, 2) along the axes, which the excess compares with."""
+        self.shifts = np.array(found, dtype=int).reshape(-1, 2)
         rows, columns = (range(2, max(2, span // self.side) + 1) for span in self.spans)
-        return np.array([(i, 0) for i in rows] + [(0, j) for j in columns])
+        self.axial = np.array([(i, 0) for i in rows] + [(0, j) for j in columns])
+        self.responses, self.axial_responses = map(self.response, (self.shifts, self.axial))
+        self.own_shifts = np.array(
+            [[(line.a != 0 or i == 0) and (line.b != 0 or j == 0) for i, j in self.axial]
+             for line in self.lines]
+        )  # fmt: skip
 
     def response(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
         """R(d) of shifts (D, 2), eq. (5): what white noise leaves there, relative to d = 0."""
         by_axis = zip(shifts.T, self.spans, self.origins, strict=True)
-        parts = [_response(d / n, o, self.side) for d, n, o in by_axis]
-        return parts[0] * parts[1]
+        rows, columns = (_response(d / n, o, self.side) for d, n, o in by_axis)
+        return rows * columns
 
     def phases(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
         """2πd·o of shifts (D, 2) over the tiles (D, tx·ty)."""
         y, x = map(np.array, self.origins)
         dy, dx = (2 * np.pi * shifts / self.spans).T[..., None, None]
         return (dy * y + dx * x[:, None]).reshape(len(shifts), len(y) * len(x))
-
-    def _turn(self) -> Tensor:
-        """cos 2πd·o and -sin 2πd·o of the axial shifts over the tiles (2A, tx·ty)."""
-        phase = torch.from_numpy(self.phases(self.axial))
-        return torch.cat([phase.cos(), -phase.sin()])
 
     def turns(self, starts: list[tuple[int, int]]) -> Tensor | None:
         """Phases (2, K + 1, blocks) that refer blocks at `starts` to the origin of the image."""
@@ -194,72 +173,70 @@ class Tiling:
         torch.add(sc, cs, out=im[0])
         torch.add(cc, ss, out=re[1])
         torch.sub(cs, sc, out=im[1])
-        flat = z.view(q * q, -1)
-        cosine, sine = self.rim_cosine, self.rim_sine
+        flat, rim = z.view(q * q, -1), slice(self.rim)
         out[0, -1], out[1, -1] = flat[0], 0  # zero
-        torch.index_select(flat, 0, cosine, out=out[0, : self.rim])
-        torch.index_select(flat, 0, sine, out=out[1, : self.rim]).mul_(self.rim_complex)
-        if turns is not None:
-            re, im = out.view(2, len(self.frequencies), -1, turns.shape[-1])
-            cos, sin = turns[:, :, None]
-            return torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
-        return out
+        torch.index_select(flat, 0, self.rim_cosine, out=out[0, rim])
+        torch.index_select(flat, 0, self.rim_sine, out=out[1, rim]).mul_(self.rim_complex)
+        return out if turns is None else turned(out, turns)
 
-    def sums(self, x: Tensor, planes: int = 1, turns: Tensor | None = None) -> TileSums:
-        """Sums over the tiles of blocks (H, N, W), those of eq. (4) and those of the placebos."""
+    def sums(self, x: Tensor, planes: int, starts: list[tuple[int, int]]) -> TileSums:
+        """Sums over the tiles of blocks (H, N, W), those of eq. (4) and those of the placebos.
+
+        `starts` are the places of an image's blocks.
+        """
         n, k, lines = x.shape[1], self.count, len(self.lines)
-        z = self.spectrum(x, turns)
+        z = self.spectrum(x, self.turns(starts))
         m, (re, im) = z[0, k], z[:, :k]
         root = torch.addmm(self.floor, self.around, (re * re).addcmul_(im, im))  # v, eq. (2)
         torch.nn.functional.threshold_(root, self.dead, 1e26).rsqrt_()
         u = root.sqrt().mul_(root)  # eq. (3): v^(-3/4), and 3e-20 for dead tiles
         weighted = x.new_empty(TERMS, k, n)
         places = x.new_empty(TERMS, lines, planes, len(m) // n, dtype=torch.float64)
-        even = self._even(m, re, im, n, planes)
+        even = self._even(m, self.pick(re), self.pick(im), n, planes)
 
         def put(term: int, values: Tensor) -> Tensor:
             values = values.view(k, -1, n)
             torch.sum(values, 1, out=weighted[term])
             chosen = self.pick(values)
-            _sum_places(chosen, planes, places[term])
+            places[term] = _place_sums(chosen, planes)
             return chosen
 
         put(0, u)
-        turned = self.turn.expand(lines, -1, -1)
-        power = torch.bmm(turned, put(3, re.mul_(u))), torch.bmm(turned, put(4, im.mul_(u)))
+        turn = self.turn.expand(lines, -1, -1)
+        power = torch.bmm(turn, put(3, re.mul_(u))), torch.bmm(turn, put(4, im.mul_(u)))
         power = power[0].square_().addcmul_(power[1], power[1])
         put(5, re.mul_(m))
         put(6, im.mul_(m))
         put(1, u.mul_(m))
         put(2, u.mul_(m))
-        axial = len(self.axial)
-        pairs = power[:, :axial] + power[:, axial:]
+        pairs = power[:, : len(self.axial)] + power[:, len(self.axial) :]
         return TileSums(weighted, even[0], pairs, places, even[1])
 
     def _even(self, m, re, im, n: int, planes: int) -> tuple[Tensor, Tensor]:
         """The same sums of the lines where every tile weighs 1: by block, and by place."""
         sums = m.new_empty(TERMS, len(self.lines), n)
         places = m.new_empty(TERMS, len(self.lines), planes, len(m) // n, dtype=torch.float64)
-        re, im = self.pick(re), self.pick(im)
-        for term, values in ((0, torch.ones_like(m)), (1, m), (2, m * m)):
-            values = values.view(1, -1, n)
+        for term, values in enumerate((torch.ones_like(m), m, m * m, re, im, re * m, im * m)):
+            values = values.view(-1, len(m) // n, n)
             sums[term] = values.sum(1)
-            places[term] = _sum_places(values, planes, places.new_empty(1, *places.shape[2:]))
-        for term, values in ((3, re), (4, im), (5, re * m), (6, im * m)):
-            values = values.view(len(self.lines), -1, n)
-            torch.sum(values, 1, out=sums[term])
-            _sum_places(values, planes, places[term])
+            places[term] = _place_sums(values, planes)
         return sums, places
 
 
-def _sum_places(values: Tensor, planes: int, out: Tensor) -> Tensor:
-    """Sum values (L, tiles, N) over the blocks of each plane in float64: (L, C, tiles)."""
-    by_plane = values.unflatten(2, (planes, -1)).transpose(1, 2)
-    return torch.sum(by_plane, -1, dtype=torch.float64, out=out)
+def _place_sums(values: Tensor, planes: int) -> Tensor:
+    """Sums of values (L, tiles, N) over the blocks of each plane in float64 (L, C, tiles)."""
+    return values.unflatten(2, (planes, -1)).transpose(1, 2).sum(-1, dtype=torch.float64)
+
+
+def turned(z: Tensor, turns: Tensor) -> Tensor:
+    """Complex values (2, K, …·blocks) times the phases (2, K, blocks) of the blocks."""
+    re, im = z.unflatten(-1, (-1, turns.shape[-1]))
+    cos, sin = turns[:, :, None]
+    return torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
 
 
 def _response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:
-    """R(d) of one axis, eq. (5): white noise at a shift d over that at none."""
+    """R(d) of one axis, eq. (5)."""
     o = np.array(origins)
     w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
     overlap = np.correlate(w, w, "full")[side - 1 :]
@@ -269,13 +246,7 @@ def _response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[
     return np.einsum("dt,tu,du->d", e, c, e.conj()).real / c.sum()
 
 
-def tilings(
-    size: tuple[int, int],
-    periods: tuple[int, ...],
-    floor: float = FLOOR,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> list[Tiling]:
+def tilings(size: tuple[int, int], periods: tuple[int, ...], floor, device, dtype) -> list[Tiling]:
     """Tilings that read all periods of blocks of this size.
 
     Tiles have four periods and a hop of two periods less one. On large blocks periods 4 and 8 share
@@ -304,8 +275,8 @@ def waves(origins: list[int], side: int, n: int, grid: int) -> Tensor:
         row[at : at + side] = torch.hann_window(side, dtype=torch.float64) * 2 / side
     turns = torch.arange(grid // 2 + 1)[:, None] * torch.arange(n) % grid
     phase = 2 * math.pi / grid * turns.double()
-    waves = torch.cat([phase.cos(), -phase.sin()[1 : grid // 2]])
-    return (waves[:, None] * windows).flatten(0, 1)
+    found = torch.cat([phase.cos(), -phase.sin()[1 : grid // 2]])
+    return (found[:, None] * windows).flatten(0, 1)
 
 
 def _half_plane(grid: int, lines: set[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:

@@ -10,31 +10,22 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .amplitude import Amplitude, Placebos, sandwich, trace_of
+from .amplitude import Amplitude, Moments, Placebos, sandwich, trace_of
 from .lattice import LatticeLine, lattice_lines
-from .moments import Moments
 from .statistics import TINY
-from .tiles import waves
+from .tiles import turned, waves
 
 SOFT = 0.25  # gray levels added to a difference before its root
 
 
-class TraceSums(NamedTuple):
-    """Of each block: (1, Re depth, Im depth) of the lines (3, L, N); all depths (grid², N)."""
-
-    depth: Tensor
-    products: Tensor
-
-
 @dataclass
 class TextureSums:
-    """Sums of one texture: depths of the lines, and all products (C, grid²) for placebos."""
+    """Sums of one texture: (1, Re depth, Im depth) of the lines; all products (C, grid²)."""
 
     depth: Moments
     products: Tensor
@@ -43,15 +34,9 @@ class TextureSums:
 class Texture:
     """The transform of the variation map of blocks of one size, for lines that share a grid."""
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        lines: tuple[LatticeLine, ...],
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ):
-        longest = max(line.period for line in lines)
+    def __init__(self, size, lines: tuple[LatticeLine, ...], device, dtype):
         self.lines, self.periods = lines, {line.period for line in lines}
+        longest = max(self.periods)
         self.grid = q = longest * (4 if min(size) >= 8 * longest else 2)
         self.rows, self.columns = (waves([0], n // q * q, n, q).to(device, dtype) for n in size)
         combine = torch.zeros(2, len(lines), q, q, dtype=dtype)
@@ -75,19 +60,14 @@ class Texture:
         si, sj, y, x = (1 if i > 0 else -1), (1 if j > 0 else -1), abs(i), abs(j)
         rows, columns = 0 < y < half, 0 < x < half  # these waves have a sine
         out = [(0, y, x, 1)]
-        if rows:
-            out.append((1, half + y, x, si))
-        if columns:
-            out.append((1, y, half + x, sj))
-        if rows and columns:
-            out.append((0, half + y, half + x, -si * sj))
-        return out
+        out += [(1, half + y, x, si)] * rows + [(1, y, half + x, sj)] * columns
+        return out + [(0, half + y, half + x, -si * sj)] * (rows and columns)
 
-    def sums(self, x: Tensor, starts: list[tuple[int, int]]) -> TraceSums:
-        """Depths of blocks (H, N, W), N blocks last; 0 where the map does not vary.
+    def sums(self, x: Tensor, starts: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Of blocks (H, N, W): (1, Re depth, Im depth) of the lines (3, L, N), products (grid², N).
 
         `starts` are the places of an image's blocks. The phases of the lines refer to the image's
-        origin, those of the products to the block's.
+        origin, those of the products to the block's. Depths are 0 where the map does not vary.
         """
         q, n = self.grid, x.shape[1]
         y = (self.rows @ variation(x).view(len(x), -1)).view(q, n, -1)
@@ -98,18 +78,35 @@ class Texture:
         if any(s % q for start in starts for s in start):
             k = torch.tensor([self.steps(line) for line in self.lines], dtype=torch.float64)
             at = torch.tensor(starts, dtype=torch.float64)
-            phase = 2 * math.pi / q * ((k @ at.T) % q)[:, None]
-            cos, sin = phase.cos().to(depth), -phase.sin().to(depth)
-            re, im = depth.unflatten(-1, (-1, len(starts)))
-            depth = torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
-        return TraceSums(torch.cat([varies.expand(1, depth.shape[1], n), depth]), z)
+            phase = 2 * math.pi / q * ((k @ at.T) % q)
+            depth = turned(depth, torch.stack([phase.cos(), -phase.sin()]).to(depth))
+        return torch.cat([varies.expand(1, depth.shape[1], n), depth]), z
+
+
+def textures(size, periods: tuple[int, ...], device, dtype) -> list[Texture]:
+    """Textures that read all periods: a period shares that of a multiple."""
+    groups: dict[int, list[int]] = {}
+    for period in sorted(periods, reverse=True):
+        longest = next((p for p in groups if p % period == 0), period)
+        groups.setdefault(longest, []).append(period)
+    lines = [tuple(x for p in sorted(own) for x in lattice_lines(p)) for own in groups.values()]
+    return [Texture(size, own, device, dtype) for own in lines]
+
+
+def variation(x: Tensor) -> Tensor:
+    """√(|mixed difference| + ¼) of blocks (H, N, W); the window drops the first row and column."""
+    flat, row = x.reshape(-1), x.shape[1] * x.shape[2]
+    out = torch.empty_like(flat)
+    along = flat[1:] - flat[:-1]
+    torch.sub(along[row:], along[:-row], out=out[row + 1 :]).abs_().add_(SOFT).sqrt_()
+    out[: row + 1] = 1
+    return out
 
 
 def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
     """Depth of the periodic modulation, with the frequencies between the lines as placebos."""
     rows = [n for n, line in enumerate(texture.lines) if line.period == period]
-    lines = [texture.lines[n] for n in rows]
-    first, second = (v.cpu().numpy()[:, rows] for v in (sums.depth.first, sums.depth.second))
+    first, second, _ = sums.depth.arrays(rows)
     count = np.maximum(first[..., 0], 1e-12)
     depth = (first[..., 1] + 1j * first[..., 2]) / count
     scores = np.zeros((*depth.shape, 2, 3))
@@ -119,11 +116,11 @@ def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
     covariance = sandwich(scores, second, n)
     index, factor = _placebo_terms(texture, period)
     values = (sums.products.cpu().numpy()[:, index] * factor).sum(-1) / count[..., None]
-    response = (factor != 0).any(-1) * 1.0
     expected = np.broadcast_to(trace_of(covariance)[..., None], values.shape)
+    response = (factor != 0).any(-1) * 1.0
     worth = response.sum(-1)
     placebos = Placebos(values, expected, response, response > 2, worth, 0 * worth)
-    c = np.array([float(line.degrees) for line in lines])
+    c = np.array([float(texture.lines[k].degrees) for k in rows])
     return Amplitude(depth, covariance, n, c, first[..., 0] > 0, placebos)
 
 
@@ -142,38 +139,12 @@ def _placebo_terms(texture: Texture, period: int):
 
 def _between(texture: Texture, line: LatticeLine) -> list[tuple[int, int]]:
     """Frequencies around a line that no other line reaches; those of an axis line are on it."""
-    q = texture.grid
+    q, (y, x) = texture.grid, texture.steps(line)
     steps = q // max(texture.periods) - 1  # to the next line, exclusive
-    y, x = texture.steps(line)
-    along = [s for s in range(-steps, steps + 1) if s]
-    if line.b == 0:
-        near = [(y + s, 0) for s in along]
-    elif line.a == 0:
-        near = [(0, x + s) for s in along]
-    else:
-        span = range(-min(steps, 2), min(steps, 2) + 1)
-        near = [(y + s, x + r) for s in span for r in span if s or r]
+    rows = columns = range(-min(steps, 2), min(steps, 2) + 1)
+    if line.kind == "axis":
+        along = range(-steps, steps + 1)
+        rows, columns = (along, [0]) if line.b == 0 else ([0], along)
+    near = [(y + s, x + r) for s in rows for r in columns if s or r]
     one = dict.fromkeys(min((k[0] % q, k[1] % q), (-k[0] % q, -k[1] % q)) for k in near)
     return [k for k in one if max(min(v, q - v) for v in k) > 1]  # not next to zero
-
-
-def textures(size: tuple[int, int], periods: tuple[int, ...], **where) -> list[Texture]:
-    """Textures that read all periods: a period shares that of a multiple."""
-
-    groups: dict[int, list[int]] = {}
-    for period in sorted(periods, reverse=True):
-        longest = next((p for p in groups if p % period == 0), period)
-        groups.setdefault(longest, []).append(period)
-    lines = [tuple(x for p in sorted(own) for x in lattice_lines(p)) for own in groups.values()]
-    return [Texture(size, own, **where) for own in lines]
-
-
-def variation(x: Tensor) -> Tensor:
-    """√(|mixed difference| + ¼) of blocks (H, N, W); the window drops the first row and column."""
-    flat, row = x.reshape(-1), x.shape[1] * x.shape[2]
-    out = torch.empty_like(flat)
-    along = flat[1:] - flat[:-1]
-    mixed = out[row + 1 :]
-    torch.sub(along[row:], along[:-row], out=mixed).abs_().add_(SOFT).sqrt_()
-    out[: row + 1] = 1
-    return out

@@ -59,7 +59,14 @@ def test_json_and_back(found):
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 3}, {"images": "a"}, {"periods": {"2": 5}}, {"lines": [{}]}, {"size": [1]}],
+    [
+        {"schema": 3},
+        {"images": "a"},
+        {"images": 10**200},
+        {"periods": {"2": 5}},
+        {"lines": [{}]},
+        {"size": [1]},
+    ],
 )
 def test_damaged_files_are_refused(found, change):
     with pytest.raises(MeasurementError):
