@@ -35,26 +35,28 @@ def export_run(
     from gen.images import make_grid, save_png
     from gen.runs.open import open_run
     from gen.sampling.seeds import sample_images
-    from gen.share.card import SAMPLES, logged, write_card
+    from gen.share.card import SAMPLES, read_logged, write_card
     from gen.share.export import last_name, new_folder, write, write_onnx
     from gen.system.files import write_atomically
 
     given = open_run(source, ema=ema, device="cpu")
-    if reference and not given.draws:
+    if reference and not given.draws_images:
         raise click.UsageError(f"--reference: {source} draws no images to compare")
     shown, outdir, quality = outdir, outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with new_folder(outdir) as folder:
         write(given, folder)
         run = open_run(folder, device="cpu")
-        if run.draws:
+        if run.draws_images:
             save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
             files[SAMPLES] = "images of seeds 0 to 63"
         if onnx:
             files[ONNX] = write_onnx(run, folder / ONNX)
         # A segmenter is shown its validation images, and the export does not say where they lie.
-        looked_at = folder if run.draws else given.path
-        measurement = measure_path(looked_at)[0] if run.draws or (run.masks and ema) else None
+        looked_at = folder if run.draws_images else given.path
+        measurement = (
+            measure_path(looked_at)[0] if run.draws_images or (run.predicts_masks and ema) else None
+        )
         if reference:
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)
@@ -64,7 +66,7 @@ def export_run(
         compared = f"--reference {last_name(reference or 'DATA')} --features {last_name(features)}"
         arguments = f"{compared} --num {num}"
         measured = measurement, quality, arguments
-        text = write_card(outdir.name, run, ema, files, logged(given), *measured)
+        text = write_card(outdir.name, run, ema, files, read_logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())
     click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
 

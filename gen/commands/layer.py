@@ -28,7 +28,7 @@ def explain_layer(
     plot: Path | None,
 ) -> None:
     """Count, draw, judge, advise; no torch."""
-    from gen.analysis.layers.overlap import advice, overlap, verdict
+    from gen.analysis.layers.overlap import overlap, recommend, verdict
 
     check_file("--json", json_file)
     check_file("--plot", plot, PICTURES)
@@ -36,7 +36,7 @@ def explain_layer(
         found = overlap(kernel, stride, padding, output_padding, dilation, size=(8, 8))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    sentence, instead = verdict(found), advice(kernel, stride, found)
+    sentence, instead = verdict(found), recommend(kernel, stride, found)
     text = f"{draw(found)}\n\n{sentence}\n{instead}"
     click.echo(text, err=json_file == "-")
     if json_file:

@@ -42,7 +42,7 @@ def measure_path(
         ValueError: As `measure`.
     """
     selection = selection or Selection()
-    shared = dataclasses.replace(selection, part=distributed.share)
+    shared = dataclasses.replace(selection, part=distributed.own_slice)
     stream = open_images(path, shared, num, inputs)
     few = stream.count < FEW
     if few:  # no use in sharing them
@@ -85,7 +85,7 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
     from tqdm import tqdm
 
     quiet = True if distributed.rank() else None
-    total = stream.count // distributed.world()
+    total = stream.count // distributed.world_size()
     with tqdm(total=total, unit="img", desc=label, disable=quiet) as progress:
         for batch in stream.batches:
             if missing := THUMBNAILS - sum(map(len, kept)):

@@ -69,20 +69,20 @@ def explain_model(
     """Measure, trace, blame, advise."""
     check_arguments(None, 0, json_file, report)
     from gen.analysis.layers.advice import advise
-    from gen.analysis.layers.blame import blame, images_with
+    from gen.analysis.layers.blame import blame, generate_with
     from gen.analysis.layers.trace import trace
     from gen.analysis.measure.meter import measure
-    from gen.analysis.report.history import read_history, since_when
+    from gen.analysis.report.history import describe_onset, read_history
     from gen.inputs import open_network
 
     opened = open_network(source, factory, script)
     inputs = opened.draw(num)
-    images = images_with(opened.network, inputs, {})
+    images = generate_with(opened.network, inputs, {})
     measurement = measure(images, value_range=value_range)
     traced = trace(opened.network, inputs[:EXPLAINED])
     blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
     history = read_history(Path(source)) if source else []
-    since, words = since_when(history), advise(measurement, traced, blamed)
+    since, words = describe_onset(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
     parts = [str(measurement), layers, "\n".join(since), "\n".join(words)]
     text = "\n\n".join(filter(None, parts))
@@ -132,7 +132,7 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
             "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
             "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
             "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
-            "born": own_level(t.output, t.layer), "passed_on": own_level(t.handed_on, t.layer),
+            "born": own_level(t.output, t.layer), "passed_on": own_level(t.passed_on, t.layer),
         }
         for t in traced.layers
     ]  # fmt: skip

@@ -142,18 +142,18 @@ def invocation(command: str) -> str:
 
 
 @contextlib.contextmanager
-def said_once() -> Iterator[None]:
+def usage_errors_once() -> Iterator[None]:
     """Leave it to the first of several processes to say that the arguments, those of all, err."""
     try:
         yield
     except click.UsageError as error:
-        if distributed.started_as():
+        if distributed.launch_rank():
             sys.exit(error.exit_code)
         raise
 
 
 class Command(click.Command):
-    """Grouped help, `--debug`, and every failure as one line: exit 2 for usage, 1 for the world."""
+    """Grouped help, `--debug`, and every failure as one line: exit 2 for usage, 1 for environment or data."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -181,7 +181,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does."""
-        with said_once():
+        with usage_errors_once():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -193,13 +193,13 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as error:
-            if not distributed.started_as():
+            if not distributed.launch_rank():
                 click.echo("Interrupted.", err=True)
             sys.exit(128 + error.args[0] if error.args else 130)
         except Exception as error:
             if debug:
                 raise
-            raise failure(error) from error
+            raise to_click_error(error) from error
 
 
 def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
@@ -223,7 +223,7 @@ def read_overrides(given: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def failure(error: Exception) -> click.ClickException:
+def to_click_error(error: Exception) -> click.ClickException:
     """What to print of an error, with its exit code: one line, whoever is to blame."""
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
@@ -246,7 +246,7 @@ class ChoiceGroup(click.Group):
         """Find the command, or fail with the choices."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
-            with said_once():
+            with usage_errors_once():
                 ctx.fail(f"{args[0]!r} is not one of {', '.join(names)}.")
         return super().resolve_command(ctx, args)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gen.analysis.layers.repair import Repair
-    from gen.inputs import Source
+    from gen.inputs import LoadedNetwork
 
 SHOWN = 8
 
@@ -51,16 +51,16 @@ def repair_model(
     click.echo(f"{output}: repaired. {picture}: before, after, ten times the difference.", err=True)
 
 
-def before_after(opened: Source, found: Repair, value_range: tuple[float, float]) -> Tensor:
+def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float, float]) -> Tensor:
     """Three rows of images, uint8: before, after, 10 × the difference around grey."""
     import torch
 
-    from gen.analysis.layers.blame import images_with
+    from gen.analysis.layers.blame import generate_with
 
     inputs, (low, high) = opened.draw(SHOWN), value_range
     pair = [{}, {found.layer.enters: found.weight}]
     before, after = (
-        (images_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
+        (generate_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
         for weights in pair
     )
     difference = 127.5 + 10 * (after - before)
@@ -81,7 +81,7 @@ def repaired_file(source: Path, found: Repair) -> bytes:
     return _serialized(content, torch)
 
 
-def state_of(opened: Source, found: Repair) -> bytes:
+def state_of(opened: LoadedNetwork, found: Repair) -> bytes:
     """State dict of the user's own network with the new weight."""
     import torch
 

@@ -29,13 +29,13 @@ PICTURES = (".png", ".jpg", ".jpeg")
 DEFAULTS = {"num": 64, "frames": 9, "truncation": 1.0, "fps": 20, "format": "png", "bn": "running"}
 
 
-def check(options: dict[str, Any]) -> str:
+def check_options(options: dict[str, Any]) -> str:
     """What is drawn; fails before any work, in one line, if the options do not go together."""
     given = {name for name, value in options.items() if value is not None}
     kind = next((kind for kind in reversed(TAKES) if kind in given), "seeds")
-    if strangers := sorted(given - {kind, *TAKES[kind]}):
+    if misplaced := sorted(given - {kind, *TAKES[kind]}):
         takes = ", ".join(f"--{name}" for name in TAKES[kind])
-        raise click.UsageError(f"--{strangers[0]} does not go with --{kind}, which takes {takes}")
+        raise click.UsageError(f"--{misplaced[0]} does not go with --{kind}, which takes {takes}")
     if not given & {"grid", "gif", "npy", "outdir"}:
         raise click.UsageError(
             "nothing to write: give --grid FILE, --gif FILE, --npy FILE or --outdir DIR"
@@ -51,9 +51,9 @@ def check(options: dict[str, Any]) -> str:
     return kind
 
 
-def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
+def draw_samples(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
-    kind = check(options)
+    kind = check_options(options)
     if kind == "images":
         from gen.sampling.masks import predict_folder
 
@@ -62,24 +62,24 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
         return
     from gen.runs.open import open_run
     from gen.sampling.norm import set_statistics
+    from gen.sampling.samples import make_samples
     from gen.sampling.seeds import use_bf16
-    from gen.sampling.sources import open_source
-    from gen.sampling.targets import fingerprint
-    from gen.sampling.write import Stopped, Targets, write_images
+    from gen.sampling.targets import file_sha256
+    from gen.sampling.write import Interrupted, Targets, write_images
 
     options = DEFAULTS | {name: value for name, value in options.items() if value is not None}
     run = open_run(source, ema=ema, device=device)
     set_statistics(run.decoder, options["bn"])
     if options.get("precision"):
         use_bf16(run.decoder)
-    images = open_source(kind, run, options)
+    samples = make_samples(kind, run, options)
     targets = Targets(**{name: options.get(name) for name in Targets.__dataclass_fields__})
     try:
-        record = {"checkpoint": fingerprint(run.path), "images": images.what, "ema": ema}
+        record = {"checkpoint": file_sha256(run.path), "images": samples.description, "ema": ema}
         record["device"] = next(run.decoder.parameters()).device.type
         record |= {name: options.get(name) for name in LATENT}
-        say(write_images(images, targets, record, batch_size))
-    except Stopped as stopped:
+        say(write_images(samples, targets, record, batch_size))
+    except Interrupted as stopped:
         kept = "the same command goes on" if targets.outdir else "nothing was written"
         say(f"{stopped}; {kept}")
         sys.exit(128 + stopped.signal)
@@ -140,7 +140,7 @@ OPTIONS = [
 sample = Command(
     "sample",
     help="Draw images from a trained generator, image i from seed i alone; or masks, with a segmenter.",
-    callback=draw,
+    callback=draw_samples,
     params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
     examples="""
         gen sample runs/00000-dcgan-shapes --grid grid.png

@@ -168,7 +168,7 @@ REMOVED = {"objective": ("grid_penalty",)}
 @functools.cache
 def _report_removed(name: str) -> None:
     """Print once that an option is ignored."""
-    if not distributed.started_as():
+    if not distributed.launch_rank():
         print(f"Note: {name} is no longer an option of gen; it is ignored", file=sys.stderr)
 
 

@@ -16,16 +16,16 @@ from gen.data.decode import (
     Color,
     DataError,
     decode,
+    describe_skipped,
     list_images,
-    skipped,
 )
-from gen.data.masks import count_classes, is_pair_folder, pairs_of
+from gen.data.masks import count_classes, is_pair_folder, list_pairs
 from gen.data.sources import (
     DATASETS,
     ImageSource,
     Request,
-    class_folders,
     from_path,
+    list_class_folders,
     open_array_file,
 )
 from gen.system.errors import InputError
@@ -96,7 +96,7 @@ class Dataset:
             if on_progress:
                 on_progress(int(chunk[-1]) + 1, source.count)
         self._good = np.concatenate(good)  # our index → the source's
-        self.notes = [skipped(bad, source.count)] if bad else []
+        self.notes = [describe_skipped(bad, source.count)] if bad else []
         if not len(self._good):
             raise DataError(f"{source.name}: {self.notes[0]}")
         self._labels = (
@@ -252,7 +252,7 @@ def find_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PI
                 if not skip_bad:
                     raise
                 bad.append(str(error))
-        raise DataError(f"{path}: {skipped(bad, len(bad))}")
+        raise DataError(f"{path}: {describe_skipped(bad, len(bad))}")
     return open_array_file(path).pixels.shape[3]
 
 
@@ -267,7 +267,7 @@ def find_classes(name: str) -> int:
     if name in DATASETS:
         count = DATASETS[name].classes
     elif path.is_dir():
-        count = len(class_folders(path, list_images(path)))
+        count = len(list_class_folders(path, list_images(path)))
     else:
         labels = open_array_file(path).labels
         count = 0 if labels is None else int(labels.max()) + 1
@@ -293,7 +293,7 @@ def find_mask_classes(name: str, *, skip_bad: bool = False) -> int:
         raise InputError(
             f"{name} has no masks; take {masked}, or a folder that holds images/ and masks/"
         )
-    return count_classes(pairs_of(Path(name)), skip_bad)
+    return count_classes(list_pairs(Path(name)), skip_bad)
 
 
 def _check_mask_classes(name: str, classes: int) -> None:

@@ -133,7 +133,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     return Header(path, (width, height) if turned else (height, width), color)
 
 
-def skipped(bad: list[str], total: int) -> str:
+def describe_skipped(bad: list[str], total: int) -> str:
     """One line on bad images that were left out, each described by its error."""
     return f"{len(bad)} of {total} images skipped as unreadable; the first: {bad[0]}"
 

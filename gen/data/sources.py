@@ -27,7 +27,7 @@ from gen.data.decode import (
     decode,
     list_images,
 )
-from gen.data.masks import IGNORED, Pairs, is_pair_folder, pairs_of
+from gen.data.masks import IGNORED, Pairs, is_pair_folder, list_pairs
 from gen.system.errors import InputError
 
 SHAPES_COUNT = 20_000
@@ -98,7 +98,7 @@ def from_path(request: Request) -> ImageSource:
     """Open a folder of images or an array file. Raises ValueError for a split, DataError."""
     path = Path(request.name)
     if request.mask_classes and is_pair_folder(path):
-        return _from_pairs(path.resolve().name, pairs_of(path).split(request.split), request)
+        return _from_pairs(path.resolve().name, list_pairs(path).split(request.split), request)
     if request.split != "train":
         raise InputError(f"{path} has no split {request.split!r}; give the path of its test images")
     if is_pair_folder(path):
@@ -108,7 +108,7 @@ def from_path(request: Request) -> ImageSource:
     return _from_array(path.name, open_array_file(path), request)
 
 
-def class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+def list_class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     """The folders of all images below `folder`, sorted: its classes; none if one lies beside."""
     if any(path.parent == folder for path in paths):
         return ()
@@ -117,7 +117,7 @@ def class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
 
 def _from_folder(folder: Path, request: Request) -> ImageSource:
     paths = list_images(folder)
-    classes = class_folders(folder, paths)
+    classes = list_class_folders(folder, paths)
     if not classes:
         return _from_files(folder.resolve().name, paths, None, (), request)
     labels = np.array([classes.index(p.relative_to(folder).parts[0]) for p in paths], np.int64)

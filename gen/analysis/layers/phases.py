@@ -180,7 +180,7 @@ def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = Non
     return weight - (uneven.flatten(0, 1) / weight[0, 0].numel())[..., None, None]
 
 
-def last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
+def find_last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
     """The last layer with weights that differ by phase; None where there is none."""
     kinds = nn.ConvTranspose2d, Subpixel
     return next((m for m in reversed([*network.modules()]) if isinstance(m, kinds)), None)

@@ -16,11 +16,11 @@ from torch import Tensor
 from gen.data.datasets import DataError, load_dataset
 from gen.images import to_float
 from gen.runs.open import Generator, Run
-from gen.sampling.seeds import decode_latents, draw_latents, in_groups, join_classes
+from gen.sampling.seeds import decode_latents, draw_latents, join_classes, run_in_groups
 from gen.system.errors import InputError
 
-from .paths import interpolation, walk
-from .targets import fingerprint
+from .paths import interpolate, walk
+from .targets import file_sha256
 
 Options = Mapping[str, Any]  # of the command line
 
@@ -28,25 +28,25 @@ _CHUNK = 1 << 22  # values looked at in one go
 
 
 @dataclass(frozen=True)
-class Source:
+class Samples:
     """Images by index: in any order, any company, any number of processes they are the same.
 
     Attributes:
-        count: how many there are.
-        draw: indices → uint8 images (B, C, H, W) on the CPU, in that order.
-        name: index → file name, without suffix.
-        columns: of a sheet; None for as square as possible.
-        what: what an image is a function of beside its name, in words.
+        count: How many there are.
+        draw: Indices → uint8 images (B, C, H, W) on the CPU, in that order.
+        name: Index → file name, without suffix.
+        columns: Of a sheet; None for as square as possible.
+        description: What an image is a function of, besides its name.
     """
 
     count: int
     draw: Callable[[Sequence[int]], Tensor]
     name: Callable[[int], str] = "{:08d}".format
     columns: int | None = None
-    what: str = "seeds"
+    description: str = "seeds"
 
 
-def open_source(kind: str, run: Run, options: Options) -> Source:
+def make_samples(kind: str, run: Run, options: Options) -> Samples:
     """What `gen sample` draws, `kind` a key of `MAKERS`, from the options of its command line.
 
     Raises:
@@ -61,7 +61,7 @@ def open_source(kind: str, run: Run, options: Options) -> Source:
     return by_class([MAKERS[kind](run, k, options) for k in range(run.decoder.classes)])
 
 
-def by_class(sources: Sequence[Source]) -> Source:
+def by_class(sources: Sequence[Samples]) -> Samples:
     """One source per class, of one length: a row of the sheet and a folder each."""
     each, digits = sources[0].count, len(str(len(sources) - 1))
 
@@ -73,7 +73,7 @@ def by_class(sources: Sequence[Source]) -> Source:
         label, place = divmod(index, each)
         return f"{label:0{digits}d}/{sources[label].name(place)}"
 
-    return Source(each * len(sources), draw, name, each, sources[0].what)
+    return Samples(each * len(sources), draw, name, each, sources[0].description)
 
 
 def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> list[int] | None:
@@ -89,7 +89,7 @@ def _inputs(run: Run, label: int | None, options: Options, seeds: Sequence[int])
     return join_classes(run.decoder, latents, _labels(run.decoder, label, seeds))
 
 
-def _seeds(run: Run, label: int | None, options: Options) -> Source:
+def _seeds(run: Run, label: int | None, options: Options) -> Samples:
     """Image of seed i from i alone; files are named by their seeds."""
     seeds = options.get("seeds") or range(options["num"])
 
@@ -97,10 +97,10 @@ def _seeds(run: Run, label: int | None, options: Options) -> Source:
         rows = _inputs(run, label, options, [seeds[index] for index in indices])
         return decode_latents(run.decoder, rows)
 
-    return Source(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
+    return Samples(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
 
 
-def _latents(run: Run, label: int | None, options: Options) -> Source:
+def _latents(run: Run, label: int | None, options: Options) -> Samples:
     """Images of the rows of a file; row i of a conditional generator has class i modulo classes."""
     decoder = run.decoder
     latents = read_latents(options["latents"], decoder.latent)
@@ -110,24 +110,24 @@ def _latents(run: Run, label: int | None, options: Options) -> Source:
         labels = _labels(decoder, label, indices)
         return decode_latents(decoder, join_classes(decoder, rows, labels))
 
-    what = f"latents of SHA-256 {fingerprint(options['latents'])}"
-    return Source(len(latents), draw, what=what)
+    description = f"latents of SHA-256 {file_sha256(options['latents'])}"
+    return Samples(len(latents), draw, description=description)
 
 
 def _table(run: Run, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
     return lambda indices: decode_latents(run.decoder, rows[list(indices)])
 
 
-def _interpolation(run: Run, label: int | None, options: Options) -> Source:
+def _interpolation(run: Run, label: int | None, options: Options) -> Samples:
     """From the image of one seed to that of another, in one row."""
     kind, *ends = options["interpolate"]
     corners, frames = _inputs(run, label, options, ends), options["frames"]
-    rows = interpolation(kind, run.decoder.latent, corners, frames)
-    what = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
-    return Source(frames, _table(run, rows), columns=frames, what=what)
+    rows = interpolate(kind, run.decoder.latent, corners, frames)
+    description = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
+    return Samples(frames, _table(run, rows), columns=frames, description=description)
 
 
-def _walk(run: Run, label: int | None, options: Options) -> Source:
+def _walk(run: Run, label: int | None, options: Options) -> Samples:
     """A loop from seed to seed: those given, or one per second."""
     seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
     frames = round(options["walk"] * options["fps"])
@@ -137,11 +137,11 @@ def _walk(run: Run, label: int | None, options: Options) -> Source:
             "change --walk, --fps or --seeds"
         )
     rows = walk(run.decoder.latent, _inputs(run, label, options, seeds), frames)
-    what = f"walk of {frames} frames through seeds {seeds}"
-    return Source(frames, _table(run, rows), what=what)
+    description = f"walk of {frames} frames through seeds {seeds}"
+    return Samples(frames, _table(run, rows), description=description)
 
 
-def _reconstructions(run: Run, _label: None, options: Options) -> Source:
+def _reconstructions(run: Run, _label: None, options: Options) -> Samples:
     """Each image beside what decoder(posterior mean) makes of it, (C, H, 2W).
 
     Images are fitted to the networks' size as in training. The classes of a conditional VAE are
@@ -166,14 +166,14 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Source:
     def draw(indices: Sequence[int]) -> Tensor:
         batch = dataset.fetch(indices)
         labels = [batch.labels] if decoder.classes else []
-        means = in_groups(lambda *b: encoder(*b)[0], decoder, to_float(batch.images), *labels)
+        means = run_in_groups(lambda *b: encoder(*b)[0], decoder, to_float(batch.images), *labels)
         rows = join_classes(decoder, means, batch.labels.tolist() if labels else None)
         return torch.cat([batch.images, decode_latents(decoder, rows)], dim=3)
 
-    return Source(len(dataset), draw, what=f"{len(dataset)} images of {folder.absolute()}")
+    return Samples(len(dataset), draw, description=f"{len(dataset)} images of {folder.absolute()}")
 
 
-MAKERS: dict[str, Callable[[Run, int | None, Options], Source]] = {
+MAKERS: dict[str, Callable[[Run, int | None, Options], Samples]] = {
     "seeds": _seeds,
     "num": _seeds,
     "latents": _latents,
