@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, grouped
 from gen.commands.quality import FEATURES, check_features, quality_of
 
 ONNX = "model.onnx"
@@ -71,10 +70,6 @@ def export_run(
     click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
 
 
-def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
-    return GroupedOption(list(names), group=group, **settings)
-
-
 _WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
 # fmt: off
 export = Command(
@@ -83,19 +78,19 @@ export = Command(
     callback=export_run,
     params=[
         click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"),
-        _option(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
+        grouped(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
                 help="new or empty folder"),
-        _option(_WHAT, "--ema/--no-ema", default=True,
+        grouped(_WHAT, "--ema/--no-ema", default=True,
                 help="averaged weights or the last  [default: ema]"),
-        _option(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
-        _option(_CARD, "--reference", metavar="DATA",
+        grouped(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
+        grouped(_CARD, "--reference", metavar="DATA",
                 help="measure quality against these images (gen[metrics])"),
-        _option(_CARD, "--features", default="random", show_default=True,
+        grouped(_CARD, "--features", default="random", show_default=True,
                 callback=check_features, metavar="|".join(FEATURES),
                 help="the network whose features are compared"),
-        _option(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
+        grouped(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
                 metavar="N", help="images from each side, at most"),
-        _option(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
+        grouped(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
                 help="where named sets lie or are downloaded to"),
     ],
     examples="""

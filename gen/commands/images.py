@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.options import LEVEL, Color, Command, GroupedOption, Periods, Size
+from gen.commands.options import LEVEL, Color, Command, Periods, Size, grouped
 from gen.commands.output import check_file, say, write_json
 from gen.system import distributed
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_arguments(
@@ -83,10 +80,7 @@ def measure_images(
         sys.exit(3)
 
 
-def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
-    return GroupedOption(list(names), group=group, show_default=True, **settings)
-
-
+_option = partial(grouped, show_default=True)
 _PATH, _COUNT, _SIZE = (
     click.Path(path_type=Path),
     click.IntRange(1, 10**9),

@@ -129,6 +129,11 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+def grouped(group: str, *names: str, **settings: Any) -> GroupedOption:
+    """One option under its heading."""
+    return GroupedOption(list(names), group=group, **settings)
+
+
 def invocation(command: str) -> str:
     """`sample RUN` → `gen sample RUN`, or `python sample.py RUN` where a checkout's script runs."""
     script, name = Path(sys.argv[0]).name, command.partition(" ")[0]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,6 @@ from gen.system.errors import InputError
 
 from .paths import interpolate, walk
 from .targets import file_sha256
-
-Options = Mapping[str, Any]  # of the command line
 
 _CHUNK = 1 << 22  # values looked at in one go
 
@@ -46,34 +43,60 @@ class Samples:
     description: str = "seeds"
 
 
-def make_samples(kind: str, run: Run, options: Options) -> Samples:
-    """What `gen sample` draws, `kind` a key of `MAKERS`, from the options of its command line.
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to draw. Each maker reads the fields that it needs.
+
+    Attributes:
+        label: A class; "all", a row of each; or None: seed modulo classes.
+        truncation: Factor of the latents.
+        fps: Frames per second of a walk.
+        latents: File of latents (N, Z), .npy.
+        interpolate: "lerp" or "slerp", and the seeds of both ends.
+        walk: Length in seconds.
+        reconstruct: Folder of images.
+    """
+
+    label: int | str | None = None
+    num: int = 64
+    seeds: Sequence[int] | None = None
+    truncation: float = 1.0
+    frames: int = 9
+    fps: int = 20
+    latents: Path = Path()
+    interpolate: tuple[str, int, int] = ("slerp", 0, 1)
+    walk: float = 1.0
+    reconstruct: Path = Path()
+
+
+def make_samples(kind: str, run: Run, options: SampleOptions) -> Samples:
+    """The samples of a run; `kind` is a key of `MAKERS`.
 
     Raises:
         ValueError: something that this run cannot draw, or a bad file.
         DataError: no images to reconstruct.
     """
-    label = options.get("class")
-    if label != "all":
-        return MAKERS[kind](run, label, options)
+    if options.label != "all":
+        return MAKERS[kind](run, options)
     if not run.decoder.classes:
         raise InputError("--class all: this generator knows no classes; train with --conditional")
-    return by_class([MAKERS[kind](run, k, options) for k in range(run.decoder.classes)])
+    classes = range(run.decoder.classes)
+    return join_samples([MAKERS[kind](run, replace(options, label=k)) for k in classes])
 
 
-def by_class(sources: Sequence[Samples]) -> Samples:
-    """One source per class, of one length: a row of the sheet and a folder each."""
-    each, digits = sources[0].count, len(str(len(sources) - 1))
+def join_samples(parts: Sequence[Samples]) -> Samples:
+    """Samples of each class, equally many: a row of the sheet and a folder each."""
+    each, digits = parts[0].count, len(str(len(parts) - 1))
 
     def draw(indices: Sequence[int]) -> Tensor:
-        parts = groupby(indices, lambda index: index // each)
-        return torch.cat([sources[k].draw([i % each for i in part]) for k, part in parts])
+        rows = groupby(indices, lambda index: index // each)
+        return torch.cat([parts[k].draw([i % each for i in row]) for k, row in rows])
 
     def name(index: int) -> str:
         label, place = divmod(index, each)
-        return f"{label:0{digits}d}/{sources[label].name(place)}"
+        return f"{label:0{digits}d}/{parts[label].name(place)}"
 
-    return Samples(each * len(sources), draw, name, each, sources[0].description)
+    return Samples(each * len(parts), draw, name, columns=each, description=parts[0].description)
 
 
 def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> list[int] | None:
@@ -83,34 +106,34 @@ def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> li
     return [number % decoder.classes if label is None else label for number in numbers]
 
 
-def _inputs(run: Run, label: int | None, options: Options, seeds: Sequence[int]) -> Tensor:
+def _inputs(run: Run, options: SampleOptions, seeds: Sequence[int]) -> Tensor:
     """Rows of seeds, truncated: what the decoder takes."""
-    latents = options["truncation"] * draw_latents(seeds, run.decoder.latent)
-    return join_classes(run.decoder, latents, _labels(run.decoder, label, seeds))
+    latents = options.truncation * draw_latents(seeds, run.decoder.latent)
+    return join_classes(run.decoder, latents, _labels(run.decoder, options.label, seeds))
 
 
-def _seeds(run: Run, label: int | None, options: Options) -> Samples:
+def _seeds(run: Run, options: SampleOptions) -> Samples:
     """Image of seed i from i alone; files are named by their seeds."""
-    seeds = options.get("seeds") or range(options["num"])
+    seeds = options.seeds or range(options.num)
 
     def draw(indices: Sequence[int]) -> Tensor:
-        rows = _inputs(run, label, options, [seeds[index] for index in indices])
+        rows = _inputs(run, options, [seeds[index] for index in indices])
         return decode_latents(run.decoder, rows)
 
     return Samples(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
 
 
-def _latents(run: Run, label: int | None, options: Options) -> Samples:
+def _latents(run: Run, options: SampleOptions) -> Samples:
     """Images of the rows of a file; row i of a conditional generator has class i modulo classes."""
     decoder = run.decoder
-    latents = read_latents(options["latents"], decoder.latent)
+    latents = read_latents(options.latents, decoder.latent)
 
     def draw(indices: Sequence[int]) -> Tensor:
         rows = torch.from_numpy(latents[list(indices)].astype(np.float32))
-        labels = _labels(decoder, label, indices)
+        labels = _labels(decoder, options.label, indices)
         return decode_latents(decoder, join_classes(decoder, rows, labels))
 
-    description = f"latents of SHA-256 {file_sha256(options['latents'])}"
+    description = f"latents of SHA-256 {file_sha256(options.latents)}"
     return Samples(len(latents), draw, description=description)
 
 
@@ -118,30 +141,30 @@ def _table(run: Run, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
     return lambda indices: decode_latents(run.decoder, rows[list(indices)])
 
 
-def _interpolation(run: Run, label: int | None, options: Options) -> Samples:
+def _interpolation(run: Run, options: SampleOptions) -> Samples:
     """From the image of one seed to that of another, in one row."""
-    kind, *ends = options["interpolate"]
-    corners, frames = _inputs(run, label, options, ends), options["frames"]
+    kind, *ends = options.interpolate
+    corners, frames = _inputs(run, options, ends), options.frames
     rows = interpolate(kind, run.decoder.latent, corners, frames)
     description = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
     return Samples(frames, _table(run, rows), columns=frames, description=description)
 
 
-def _walk(run: Run, label: int | None, options: Options) -> Samples:
+def _walk(run: Run, options: SampleOptions) -> Samples:
     """A loop from seed to seed: those given, or one per second."""
-    seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
-    frames = round(options["walk"] * options["fps"])
+    seeds = options.seeds or range(max(3, math.ceil(options.walk)))
+    frames = round(options.walk * options.fps)
     if not 2 <= len(seeds) <= frames:
         raise InputError(
             f"a walk of {frames} frames goes through 2 to {frames} seeds, not {len(seeds)}; "
             "change --walk, --fps or --seeds"
         )
-    rows = walk(run.decoder.latent, _inputs(run, label, options, seeds), frames)
+    rows = walk(run.decoder.latent, _inputs(run, options, seeds), frames)
     description = f"walk of {frames} frames through seeds {seeds}"
     return Samples(frames, _table(run, rows), description=description)
 
 
-def _reconstructions(run: Run, _label: None, options: Options) -> Samples:
+def _reconstructions(run: Run, options: SampleOptions) -> Samples:
     """Each image beside what decoder(posterior mean) makes of it, (C, H, 2W).
 
     Images are fitted to the networks' size as in training. The classes of a conditional VAE are
@@ -150,7 +173,7 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Samples:
     encoder, decoder = run.modules.get("encoder"), run.decoder
     if encoder is None or run.config is None:
         raise InputError(f"{run.path}: has no encoder, and only a VAE reconstructs")
-    folder, model = options["reconstruct"], run.config.model
+    folder, model = options.reconstruct, run.config.model
     if not folder.exists():
         raise DataError(f"{folder}: no such folder")
     dataset = load_dataset(
@@ -173,7 +196,7 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Samples:
     return Samples(len(dataset), draw, description=f"{len(dataset)} images of {folder.absolute()}")
 
 
-MAKERS: dict[str, Callable[[Run, int | None, Options], Samples]] = {
+MAKERS: dict[str, Callable[[Run, SampleOptions], Samples]] = {
     "seeds": _seeds,
     "num": _seeds,
     "latents": _latents,

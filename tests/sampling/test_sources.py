@@ -16,7 +16,7 @@ from gen.images import to_float, to_uint8
 from gen.runs.open import Run, load, open_run
 from gen.sampling.norm import set_statistics
 from gen.sampling.paths import interpolate, lerp, slerp, walk
-from gen.sampling.samples import make_samples
+from gen.sampling.samples import SampleOptions, make_samples
 from gen.sampling.seeds import draw_inputs, draw_latents, sample_images
 from gen.sampling.write import _write
 from gen.training.loop import Trainer
@@ -216,7 +216,7 @@ def test_reconstructions_stand_beside_their_images(run_of, tmp_path, photos, mod
         for weight in opened.decoder.parameters():  # two steps have not taught it to heed latents
             weight *= 10
         copies, others = (decoded(part).int() for part in (0, 1))
-        made = make_samples("reconstruct", opened, {"reconstruct": photos}).draw(range(7))
+        made = make_samples("reconstruct", opened, SampleOptions(reconstruct=photos)).draw(range(7))
     assert np.abs(shown - pairs[:, :, 16:]).max() <= 1  # another batch size rounds differently
     assert (copies - made[..., 16:]).abs().max() <= 1
     assert (copies - others).abs().max() > 10  # of the mean, and not of the variance

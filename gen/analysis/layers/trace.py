@@ -27,32 +27,9 @@ from gen.analysis.layers.calls import (
     find_layers,
     run_network,
 )
-from gen.analysis.layers.overlap import overlap
-from gen.analysis.layers.phases import (
-    balance,
-    gain_lines,
-    phase_gains,
-    predicted_lines,
-    subpixel_gains,
-    weighted_imbalance,
-)
+from gen.analysis.layers.phases import gain_lines, weighted_imbalance
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.results import Measurement
-
-__all__ = [
-    "LayerTrace",
-    "Trace",
-    "balance",
-    "find_layers",
-    "gradients",
-    "overlap",
-    "phase_gains",
-    "predicted_lines",
-    "steady_state",
-    "subpixel_gains",
-    "trace",
-    "weighted_imbalance",
-]
 
 BATCH = 64
 MEANINGLESS = 20.0  # dBc

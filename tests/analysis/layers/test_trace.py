@@ -9,18 +9,21 @@ from gen.models.dcgan import Discriminator
 from gen.models.decoder import Decoder
 from torch import nn
 
-from gen.analysis.layers.phases import balance_subpixel, gain_lines
-from gen.analysis.layers.trace import (
+from gen.analysis.layers.calls import find_layers
+from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.phases import (
     balance,
-    find_layers,
-    gradients,
-    overlap,
+    balance_subpixel,
+    gain_lines,
     phase_gains,
     predicted_lines,
-    steady_state,
     subpixel_gains,
-    trace,
     weighted_imbalance,
+)
+from gen.analysis.layers.trace import (
+    gradients,
+    steady_state,
+    trace,
 )
 
 GRID = [  # kernel, stride, padding, output_padding, dilation, groups
