@@ -158,7 +158,7 @@ def usage_errors_once() -> Iterator[None]:
 
 
 class Command(click.Command):
-    """Grouped help, `--debug`, and every failure as one line: exit 2 for usage, 1 for environment or data."""
+    """Grouped help, `--debug`, and failures as one line: exit 2 for usage, 1 for anything else."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -56,6 +56,7 @@ def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float,
     import torch
 
     from gen.analysis.layers.blame import generate_with
+    from gen.images import MID_GREY
 
     inputs, (low, high) = opened.draw(SHOWN), value_range
     pair = [{}, {found.layer.enters: found.weight}]
@@ -63,7 +64,7 @@ def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float,
         (generate_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
         for weights in pair
     )
-    difference = 127.5 + 10 * (after - before)
+    difference = MID_GREY + 10 * (after - before)
     return torch.cat([before, after, difference]).round().clamp(0, 255).byte()
 
 

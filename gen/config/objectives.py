@@ -26,7 +26,7 @@ PIXEL_LOSSES = {
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):
-    """What networks are trained for; `XConfig` holds the settings of `gen.training.objectives.X`."""
+    """What networks are trained for: `XConfig` is for `X` of `gen.training.objectives`."""
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """The networks as this objective needs them.

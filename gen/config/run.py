@@ -94,7 +94,7 @@ class ModelKind:
     Attributes:
         networks: Name in a checkpoint → function of `gen.models.build` that makes the network.
         model: Settings of the networks.
-        objective: Settings of the objective; `GANConfig` are those of `gen.training.objectives.GAN`.
+        objective: Settings of the objective; `GANConfig` is for `gen.training.objectives.GAN`.
         help: One line for `--help`.
         defaults: Option → default that differs from that of the settings.
         use: The command that a finished run is for.

@@ -103,8 +103,7 @@ def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
         )
     description = f"a classifier of {model.classes} classes of {data}, {run.step} steps"
     network = ClassifierFeatures(classifier)
-    name = f"classifier:{path}"
-    return Features(name, "gen-module", network.num_features, description, {"network": network})
+    return _of_module(f"classifier:{path}", network, description)
 
 
 def _shape(channels: int, height: int, width: int) -> str:
@@ -147,14 +146,22 @@ def open_features(text: str, shape: tuple[int, int, int]) -> Features:
         if shape[0] not in (1, 3):
             raise InputError(f"inception takes gray or RGB images; these have {shape[0]} channels")
         settings = {"feature_extractor_weights_path": str(inception_weights())}
-        description = "Inception v3 as FID has it, on ImageNet"
-        return Features("inception", "inception-v3-compat", 2048, description, settings, 3)
+        return Features(
+            name="inception", extractor="inception-v3-compat", dimension=2048,
+            description="Inception v3 as FID has it, on ImageNet", settings=settings, channels=3,
+        )  # fmt: skip
     name, _, run = text.partition(":")
     if name == "classifier":
         return classifier_features(run, shape)
     description = "random weights of a fixed seed, for tracking one project only"
-    network = RandomFeatures(shape[0])
-    return Features("random", "gen-module", network.num_features, description, {"network": network})
+    return _of_module("random", RandomFeatures(shape[0]), description)
+
+
+def _of_module(name: str, network: RandomFeatures | ClassifierFeatures, text: str) -> Features:
+    return Features(
+        name=name, extractor="gen-module", dimension=network.num_features, description=text,
+        settings={"network": network},
+    )  # fmt: skip
 
 
 def inception_weights() -> Path:

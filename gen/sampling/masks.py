@@ -19,7 +19,7 @@ from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resize
-from gen.images import encode_mask, to_float
+from gen.images import MID_GREY, encode_mask, to_float
 from gen.runs.data import load_split
 from gen.runs.open import Run, open_run
 from gen.sampling.targets import Folder, file_sha256
@@ -159,7 +159,7 @@ def map_batches(maps: LogitMaps, images: Tensor) -> Iterator[np.ndarray]:
     """Yield logit maps as grey levels, float32 (≤ 32, classes − 1, H, W); 0 becomes 127.5."""
     for batch in images.split(BATCH):
         with torch.inference_mode():
-            yield (maps(batch).float() * 127.5 + 127.5).cpu().numpy()
+            yield (maps(batch).float() * MID_GREY + MID_GREY).cpu().numpy()
 
 
 def margins(logits: Tensor) -> Tensor:

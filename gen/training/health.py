@@ -20,6 +20,7 @@ MIN_DIVERSITY = 0.3
 MAX_SATURATION = 0.99
 # Variance of posterior means, whose prior is 1 (Burda et al. 2016, section 5.2).
 ACTIVE_VARIANCE = 0.01
+TINY = 1e-12  # a distance of which one is divided by, at least
 
 
 def mean_pairwise_distance(images: Tensor, labels: Tensor | None = None) -> float:
@@ -40,9 +41,7 @@ def diversity(samples: Tensor, real: Tensor, labels: Tensor | None = None) -> fl
     With labels (B,), which samples and real images share, distances within the classes: those
     between classes hide that each class has become one image. NaN if no class has two images.
     """
-    return mean_pairwise_distance(samples, labels) / max(
-        mean_pairwise_distance(real, labels), 1e-12
-    )
+    return mean_pairwise_distance(samples, labels) / max(mean_pairwise_distance(real, labels), TINY)
 
 
 def count_active_latents(means: Tensor) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from gen.analysis.layers.phases import (
+    decibels,
     find_last_enlarging,
     layer_gains,
     local_moment,
@@ -100,7 +100,7 @@ class GridMonitor:
         if self.moments:
             moment = torch.stack(self.moments).mean(0)
             ratio = float(weighted_imbalance(layer_gains(self.layer), moment))
-            values["checkerboard/imbalance_db"] = 10 * math.log10(max(ratio, 1e-20))
+            values["checkerboard/imbalance_db"] = decibels(ratio)
         return values
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gen.analysis.layers.calls import CallInterceptor, Layer, find_layers, run_network
+from gen.analysis.layers.phases import POWER_FLOOR, decibels
 from gen.analysis.layers.trace import BATCH
 from gen.analysis.measure.estimate import estimate
 from gen.analysis.measure.meter import Meter
@@ -219,21 +220,21 @@ def _shares(
     draws = np.concatenate([np.ones((1, BLOCKS)), draws]) / BLOCKS  # the first: as it is
     u = draws @ plain  # (draws, K)
     phi = np.einsum("db,lbk->ldk", draws, parts)
-    values = (u.conj() * phi).sum(-1).real / np.maximum((np.abs(u) ** 2).sum(-1), 1e-30)
+    values = (u.conj() * phi).sum(-1).real / np.maximum((np.abs(u) ** 2).sum(-1), POWER_FLOOR)
     low, high = np.quantile(values[:, 1:], (0.025, 0.975), axis=1)
 
     def change(counterfactual: NDArray[np.complex128]) -> float:
         power = [float((np.abs(v.mean(0)) ** 2).sum()) for v in (counterfactual[:, mask], plain)]
-        return 10 * math.log10(max(power[0], 1e-30) / max(power[1], 1e-30))
+        return decibels(power[0]) - decibels(power[1])
 
     return tuple(
         LayerShare(
-            layer,
-            float(values[i, 0]),
-            float(low[i]),
-            float(high[i]),
-            change(found[frozenset({i})]),
-            change(controls[i]),
+            layer=layer,
+            share=float(values[i, 0]),
+            low=float(low[i]),
+            high=float(high[i]),
+            balanced_db=change(found[frozenset({i})]),
+            control_db=change(controls[i]),
         )
         for i, layer in enumerate(layers)
     )

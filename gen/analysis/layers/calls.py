@@ -2,8 +2,8 @@
 
 A `CallInterceptor` sees the calls of torch's own functions while the network runs, whether modules
 or plain code make them: transposed convolutions, pixel shuffles, interpolations; for gradients also
-strided convolutions and pooling. It can replace a call's weight or input, which makes counterfactuals
-without touching the network.
+strided convolutions and pooling. It can replace a call's weight or input, which makes
+counterfactuals without touching the network.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 def run_network(network: nn.Module, inputs: Tensor, interceptor: CallInterceptor) -> Tensor:
-    """What `network` makes of one batch under an interceptor, in eval mode and without gradients."""
+    """What `network` makes of one batch under an interceptor, in eval mode, without gradients."""
     with eval_mode(network), torch.no_grad(), interceptor:
         return network(inputs)
 
@@ -255,7 +255,10 @@ def _layer_of(call: Call, conv: Call | None) -> Layer | None:
         stride = per_axis(given.get("stride") or given["kernel_size"], axes)
     small, large = (before, after) if kind in ENLARGING else (after, before)
     name = call.name or kind
-    return Layer(name, kind, entering, call.number, stride, small, large, weight, geometry)
+    return Layer(
+        name=name, kind=kind, enters=entering, leaves=call.number, stride=stride, small=small,
+        large=large, weight=weight, geometry=geometry,
+    )  # fmt: skip
 
 
 def _add(layer: Layer, layers: list[Layer], notes: list[str]) -> None:

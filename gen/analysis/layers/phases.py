@@ -23,6 +23,12 @@ from gen.models.upsample import Subpixel
 from gen.system.errors import InputError
 
 Axes = int | tuple[int, ...]
+POWER_FLOOR = 1e-20  # −200 dB: powers below it count as this much, so that ratios stay finite
+
+
+def decibels(power: float) -> float:
+    """10·log₁₀ of a power ratio, −200 at least."""
+    return 10 * math.log10(max(power, POWER_FLOOR))
 
 
 def per_axis(value: Axes, axes: int) -> tuple[int, ...]:
@@ -128,7 +134,7 @@ def weighted_imbalance(gains: Tensor, moment: Tensor) -> Tensor:
     gains = gains.flatten(0, gains.ndim - 3)
     even = gains.mean(0)
     uneven = torch.einsum("poi,ij,poj->", gains - even, moment, gains - even) / len(gains)
-    return uneven / torch.einsum("oi,ij,oj->", even, moment, even).clamp_min(1e-30)
+    return uneven / torch.einsum("oi,ij,oj->", even, moment, even).clamp_min(POWER_FLOOR)
 
 
 def balance(

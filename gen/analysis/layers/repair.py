@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gen.analysis.layers.blame import generate_with, list_balanceable
 from gen.analysis.layers.calls import Call, CallInterceptor, Layer, run_network
+from gen.analysis.layers.phases import decibels
 from gen.analysis.layers.trace import BATCH, local_means
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.results import Measurement
@@ -161,9 +162,12 @@ def repair(
 
     (before, plain), (after, mended) = measured(judged, None), measured(judged, weight)
     error = float((mended - plain).double().square().mean())
-    psnr = 10 * math.log10((value_range[1] - value_range[0]) ** 2 / max(error, 1e-20))
+    psnr = -decibels(error / (value_range[1] - value_range[0]) ** 2)
     refused = _refusal(before, after, layer.period)
-    return Repair(layer, parameter, weight, rank, target, before, after, psnr, refused)
+    return Repair(
+        layer=layer, parameter=parameter, weight=weight, rank=rank, target_dbc=target,
+        before=before, after=after, psnr_db=psnr, refused=refused,
+    )  # fmt: skip
 
 
 def _ranks(channels: int) -> list[int]:

@@ -27,7 +27,7 @@ from gen.analysis.layers.calls import (
     find_layers,
     run_network,
 )
-from gen.analysis.layers.phases import gain_lines, weighted_imbalance
+from gen.analysis.layers.phases import POWER_FLOOR, decibels, gain_lines, weighted_imbalance
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.results import Measurement
 
@@ -197,17 +197,18 @@ class _LayerProbe:
         if gains is not None:
             gains = gains.float().cpu()
             moment = means.T @ means / len(means)
-            imbalance = _db(float(weighted_imbalance(gains, moment)))
+            imbalance = decibels(float(weighted_imbalance(gains, moment)))
             power = gain_lines(gains, means.mean(0)).abs().square()
             power = power.flatten(0, -2)[1:].sum(0)  # all q but 0
-            predicted = _db(float((power / (self.variance / self.passes).clamp_min(1e-30)).mean()))
+            predicted = decibels(
+                float((power / (self.variance / self.passes).clamp_min(POWER_FLOOR)).mean())
+            )
         passed_on = images if self.following is None else self.passed_on.compute()
         output = self.output.compute()
-        return LayerTrace(self.layer, means, imbalance, predicted, output, passed_on)
-
-
-def _db(power: float) -> float:
-    return 10 * math.log10(max(power, 1e-20))
+        return LayerTrace(
+            layer=self.layer, local_means=means, imbalance_db=imbalance, predicted_dbc=predicted,
+            output=output, passed_on=passed_on,
+        )  # fmt: skip
 
 
 def _find_next(layer: Layer, layers: list[Layer]) -> Layer | None:
