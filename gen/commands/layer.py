@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.options import Command, GroupedOption, Size
+from gen.commands.options import SIZE, Command, GroupedOption
 from gen.commands.output import check_file, write_json
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def plot_overlap(found: Overlap, title: str, path: Path) -> None:
 
 
 def _option(name: str, text: str, **settings: Any) -> GroupedOption:
-    settings |= {"type": Size(), "show_default": True, "help": text}
+    settings |= {"type": SIZE, "show_default": True, "help": text}
     return GroupedOption([name], group="Layer", **settings)
 
 

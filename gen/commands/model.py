@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, GroupedOption, Parsed
 from gen.commands.output import write_json
 
 if TYPE_CHECKING:
@@ -23,22 +23,15 @@ if TYPE_CHECKING:
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
 
-class Range(click.ParamType):
+def parse_range(text: str) -> tuple[float, float]:
     """`-1,1` → (-1.0, 1.0)."""
-
-    name = "LOW,HIGH"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Parse, or fail with the form."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r}; write the values of black and white: -1,1 or 0,1", param, ctx)
-        if not -1e6 < low < high < 1e6:
-            self.fail(f"{value!r}; black must be below white", param, ctx)
-        return low, high
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r}; write the values of black and white: -1,1 or 0,1") from error
+    if not -1e6 < low < high < 1e6:
+        raise ValueError(f"{text!r}; black must be below white")
+    return low, high
 
 
 def source_options() -> list[click.Parameter]:
@@ -50,7 +43,7 @@ def source_options() -> list[click.Parameter]:
                       help="your own network: runs your code, importable module"),
         GroupedOption(["--script"], metavar="FILE.py:CALLABLE", group=group,
                       help="your own network: runs your code, a file"),
-        GroupedOption(["--range", "value_range"], type=Range(), default="-1,1", group=group,
+        GroupedOption(["--range", "value_range"], type=Parsed("LOW,HIGH", parse_range), default="-1,1", group=group,
                       show_default=True, help="values of black and white in its images"),
         GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group=group,
                       show_default=True, metavar="N", help="samples to draw, 128 or more"),

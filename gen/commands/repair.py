@@ -70,8 +70,6 @@ def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float,
 
 def repaired_file(source: Path, found: Repair) -> bytes:
     """The file with the new weight: in a run's averaged weights, or in the state dict."""
-    import torch
-
     from gen.runs.checkpoint import state_dict_in
     from gen.runs.open import find_checkpoint, read_file
 
@@ -79,19 +77,19 @@ def repaired_file(source: Path, found: Repair) -> bytes:
     weights = content if state_dict_in(content) else content["ema"]
     (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
     weights[name] = found.weight.clone()
-    return _serialized(content, torch)
+    return _serialized(content)
 
 
 def state_of(opened: LoadedNetwork, found: Repair) -> bytes:
     """State dict of the user's own network with the new weight."""
-    import torch
-
     found.apply(opened.network)
-    return _serialized(opened.network.state_dict(), torch)
+    return _serialized(opened.network.state_dict())
 
 
-def _serialized(content: Any, torch: Any) -> bytes:
+def _serialized(content: Any) -> bytes:
     import io
+
+    import torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gen.commands.options import Command, Label, Number, Seeds, grouped
+from gen.commands.options import Command, Number, Parsed, grouped, parse_label, parse_seeds
 from gen.commands.output import check_file, say
 from gen.system import distributed
 
@@ -98,7 +98,7 @@ _FILE, _SEED = click.Path(path_type=Path), click.IntRange(0, 2**63 - 1)
 _WHAT, _HOW, _WHERE = "What is drawn (one of these)", "How", "Where to (any of these)"
 # fmt: off
 OPTIONS = [
-    grouped(_WHAT, "--seeds", type=Seeds(), help="7, 0-63 or 0-3,8  [default: 0-63]"),
+    grouped(_WHAT, "--seeds", type=Parsed("SEEDS", parse_seeds), help="7, 0-63 or 0-3,8  [default: 0-63]"),
     grouped(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 … N-1"),
     grouped(_WHAT, "--latents", type=_FILE, metavar="FILE.npy", help="latents (N, Z)"),
     grouped(_WHAT, "--interpolate", type=(click.Choice(["lerp", "slerp"]), _SEED, _SEED),
@@ -109,7 +109,7 @@ OPTIONS = [
             help="pairs: each image of a folder beside a VAE's copy of it"),
     grouped(_WHAT, "--images", type=_FILE, metavar="DIR",
             help="masks of the images of a folder, by a segmenter, into --outdir"),
-    grouped(_HOW, "--class", "class", type=Label(), metavar="K|all",
+    grouped(_HOW, "--class", "class", type=Parsed("K|all", parse_label),
             help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
     grouped(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
             help="batch-norm statistics: of training, of seeds 0-63, mean over seeds 0-2047"

@@ -50,19 +50,43 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for, as the loaders of the table take it."""
+    """Which images are wanted, and as what.
+
+    Attributes:
+        name: A name in `DATASETS`, or the path of a folder of images or of an .npy or .npz file.
+            Where all images of a folder lie in subfolders, the subfolders are the classes.
+        root: Folder with, or for, the files of the named sets.
+        size: (H, W) in pixels.
+        channels: 1, 3 or 4.
+        split: "train" or "test"; a path has only "train".
+        seed: Which `shapes` are drawn; other sets do not depend on it.
+        workers: Threads that decode files; 0 is one per core, 8 at most.
+        count: Take so many images at most, spread evenly over the set; of `shapes`, of which there
+            are 20,000 unless given, the first.
+        mask_classes: Read masks as well, of indices below this, and 255; 0 needs no masks.
+        background: Color under transparent pixels, unless channels is 4.
+        max_pixels: Larger image files are bad.
+    """
 
     name: str
     root: Path
     size: tuple[int, int]
     channels: int
-    split: str
-    seed: int
-    workers: int
-    count: int | None
-    mask_classes: int = 0  # masks are read, and may hold indices below this; 0 reads none
+    split: str = "train"
+    seed: int = 0
+    workers: int = 0
+    count: int | None = None
+    mask_classes: int = 0
     background: Color = WHITE
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3, 4):
+            raise InputError(f"channels is {self.channels}, must be 1, 3 or 4")
+        if self.split not in ("train", "test"):
+            raise InputError(f"split is {self.split!r}, must be train or test")
+        if self.count is not None and self.count < 1:
+            raise InputError(f"count is {self.count}, must be ≥ 1")
 
 
 def resize_and_crop(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
