@@ -57,7 +57,7 @@ def pick(cls: type, options: dict[str, Any]) -> Any:
     return cls(**{name: options[name] for name in fields if name in options})
 
 
-def draw_samples(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
+def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
     """Load, draw, write."""
     kind = check_options(options)
     if kind == "images":
@@ -144,8 +144,8 @@ OPTIONS = [
 # fmt: on
 sample = Command(
     "sample",
-    help="Draw images from a trained generator, image i from seed i alone; or masks, with a segmenter.",
-    callback=draw_samples,
+    help="Draw images from a trained generator: image i is a function of seed i. Or predict masks.",
+    callback=draw,
     params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
     examples="""
         gen sample runs/00000-dcgan-shapes --grid grid.png

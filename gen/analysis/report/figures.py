@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen.analysis.measure.lattice import degrees, lattice_lines
-from gen.images import MID_GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -257,7 +256,7 @@ def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
     pattern = measurement.arrays.patterns[period]
     pattern = pattern[1:4] if len(pattern) >= 4 else pattern[:1]
     factor = amplification(pattern)
-    shown = np.clip(MID_GREY + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
+    shown = np.clip(127.5 + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
     figure, axes = _figure(4.6, 3.6)
     pixels = shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0]
     extent = (0, 2 * period, 2 * period, 0)
