@@ -98,7 +98,8 @@ _FILE, _SEED = click.Path(path_type=Path), click.IntRange(0, 2**63 - 1)
 _WHAT, _HOW, _WHERE = "What is drawn (one of these)", "How", "Where to (any of these)"
 # fmt: off
 OPTIONS = [
-    grouped(_WHAT, "--seeds", type=Parsed("SEEDS", parse_seeds), help="7, 0-63 or 0-3,8  [default: 0-63]"),
+    grouped(_WHAT, "--seeds", type=Parsed("SEEDS", parse_seeds),
+            help="7, 0-63 or 0-3,8  [default: 0-63]"),
     grouped(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 … N-1"),
     grouped(_WHAT, "--latents", type=_FILE, metavar="FILE.npy", help="latents (N, Z)"),
     grouped(_WHAT, "--interpolate", type=(click.Choice(["lerp", "slerp"]), _SEED, _SEED),
