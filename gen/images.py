@@ -1,4 +1,4 @@
-"""Pixels in and out: [-1, 1] ↔ uint8, sheets and PNG files. The one place where 127.5 stands."""
+"""Pixels in and out: [-1, 1] ↔ uint8, sheets and PNG files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+MID_GREY = 127.5  # the grey level that is 0 in [-1, 1]
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (Rec. 601)
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Round images in [-1, 1] to grey levels 0 … 255 (uint8); values outside are clipped.
@@ -22,12 +25,12 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     import torch
 
-    return (images.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return (images.float() * MID_GREY + MID_GREY).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_float(images: Tensor) -> Tensor:
     """Map grey levels 0 … 255 to float32 in [-1, 1]; the inverse of `to_uint8`."""
-    return images.float().div_(127.5).sub_(1)
+    return images.float().div_(MID_GREY).sub_(1)
 
 
 def make_grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:

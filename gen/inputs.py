@@ -28,7 +28,7 @@ from gen.system.errors import InputError
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedNetwork:
     """A network in eval mode, and what it takes: `draw(n)` gives n inputs, always the same ones."""
 
     name: str
@@ -36,7 +36,9 @@ class Source:
     draw: Callable[[int], Tensor]
 
 
-def open_network(path: str | None, factory: str | None = None, script: str | None = None) -> Source:
+def open_network(
+    path: str | None, factory: str | None = None, script: str | None = None
+) -> LoadedNetwork:
     """The network of a run or checkpoint, or what the user's callable makes.
 
     Of a segmenter it gives the logit maps, of its validation images.
@@ -55,7 +57,7 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
         if path is None:
             raise InputError("name a run or checkpoint, or a network by --factory or --script")
         run = open_run(path, device="cpu")
-        if run.masks:
+        if run.predicts_masks:
             made: Any = open_logit_maps(run)
         else:
             made = run.decoder, lambda count: draw_inputs(run.decoder, range(count))
@@ -81,7 +83,7 @@ def open_network(path: str | None, factory: str | None = None, script: str | Non
         def draw(count: int) -> Tensor:
             return draw_latents(range(count), latent)
 
-    return Source(str(path or name), network.eval().requires_grad_(False), draw)
+    return LoadedNetwork(str(path or name), network.eval().requires_grad_(False), draw)
 
 
 def _split(named: str, form: str) -> tuple[str, str]:
@@ -140,12 +142,12 @@ def open_images(
     if is_run(path) and selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
     run = open_run(path) if is_run(path) else None
-    if inputs and not (run and run.masks):
+    if inputs and not (run and run.predicts_masks):
         raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
     if run is None:
         return open_stream(path, selection)
     number = min(num, selection.max_images or num)
-    if run.masks:
+    if run.predicts_masks:
         maps, draw = open_logit_maps(run, inputs)
         batches = draw(number).split(BATCH)  # passes of one process, as they round
         shape = next(map_batches(maps, batches[0][:1])).shape[1:]

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .upsample import Subpixel, own_weight
+from .upsample import Subpixel, stored_weight
 
 
 def size_ladder(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -103,7 +103,7 @@ def initialize(network: nn.Module, draw: Callable[[Tensor], object] = DCGAN) -> 
         return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            draw(own_weight(module))
+            draw(stored_weight(module))
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
         if isinstance(getattr(module, "bias", None), Tensor):

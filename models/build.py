@@ -75,7 +75,7 @@ def _build(networks: Mapping[str, str], config: Any) -> dict[str, nn.Module]:
     return {name: globals()[maker](config) for name, maker in networks.items()}
 
 
-MOST_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gradients and Adam
+MAX_WEIGHTS = 2 * 10**9  # 8 GB of float32, and three times that again with gradients and Adam
 
 
 def build_shapes(networks: Mapping[str, str], config: Any) -> dict[str, nn.Module]:
@@ -91,9 +91,9 @@ def build_shapes(networks: Mapping[str, str], config: Any) -> dict[str, nn.Modul
     with torch.device("meta"):
         modules = _build(networks, config)
     weights = sum(weight.numel() for m in modules.values() for weight in m.parameters())
-    if weights > MOST_WEIGHTS:
+    if weights > MAX_WEIGHTS:
         raise ValueError(
-            f"the networks would have {weights:.1e} weights, and {MOST_WEIGHTS:.0e} is the most; "
+            f"the networks would have {weights:.1e} weights, and {MAX_WEIGHTS:.0e} is the most; "
             "take a smaller width, latent or size"
         )
     return modules

@@ -58,7 +58,7 @@ class Transposed(nn.ConvTranspose2d):
         taps = (1 - (torch.arange(size) - (size - 1) / 2).abs() / 2).clamp_min(0)
         taps[::2] /= taps[::2].sum()
         taps[1::2] /= taps[1::2].sum()
-        _set_kernel(own_weight(self), taps[None])
+        _set_kernel(stored_weight(self), taps[None])
 
 
 class EqualPhases(nn.Module):
@@ -176,7 +176,7 @@ def enlarger(
     return nn.Sequential(layer, Blur()) if antialias else layer
 
 
-def own_weight(layer: nn.Module) -> nn.Parameter:
+def stored_weight(layer: nn.Module) -> nn.Parameter:
     """The weight that a layer stores and learns, of which `layer.weight` may be computed."""
     computed = parametrize.is_parametrized(layer, "weight")
     return layer.parametrizations.weight.original if computed else layer.weight

@@ -22,8 +22,8 @@ from benchmarks.speed.timing import Clock, Row, alternate
 from gen.config.run import RunConfig
 from gen.data.datasets import Batch, Dataset, load_dataset
 from gen.images import encode, to_float
+from gen.sampling.samples import Samples
 from gen.sampling.seeds import decode_latents, draw_latents, use_bf16
-from gen.sampling.sources import Source
 from gen.sampling.write import Targets, write_images
 from gen.system.files import read_rows
 from gen.training.loop import Trainer
@@ -144,7 +144,7 @@ def to_folder(decoder: Decoder, half: Decoder, folder: Path) -> list[Row]:
 
     def whole() -> None:
         target = folder / f"samples-{time.monotonic_ns()}"
-        write_images(Source(count, draw), Targets(outdir=target), {}, 64)
+        write_images(Samples(count, draw), Targets(outdir=target), {}, 64)
 
     def generate() -> None:
         for start in range(0, part, 64):

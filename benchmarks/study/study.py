@@ -43,7 +43,7 @@ from gen.config.run import RunConfig
 from gen.data.datasets import Dataset, find_channels
 from gen.data.order import epoch_order
 from gen.images import to_float, to_uint8
-from gen.quality.distances import Images, compare_images
+from gen.quality.distances import ImageSet, compare_images
 from gen.quality.features import Features, open_features
 from gen.runs.data import open_dataset
 from gen.runs.open import decoder_of
@@ -138,7 +138,7 @@ def periods_of(m: Measurement) -> dict[str, dict[str, Any]]:
 def quality_of(images: Tensor, judge: Judge) -> dict[str, float | None]:
     """Kernel and Fréchet distance of 8-bit images to the data, precision and recall."""
     pixels = to_uint8(images)
-    samples = Images("samples", len(pixels), tuple(pixels.shape[1:]), lambda i: pixels[list(i)])
+    samples = ImageSet("samples", len(pixels), tuple(pixels.shape[1:]), lambda i: pixels[list(i)])
     found = compare_images(samples, judge.real, judge.features, len(pixels))
     return {
         "kernel": found.kernel,
@@ -153,7 +153,7 @@ class Judge:
     """What every image of one data set is held against."""
 
     meter: Meter  # of real images, as floats
-    real: Images
+    real: ImageSet
     features: Features
 
 
@@ -162,7 +162,7 @@ def open_judge(dataset: Dataset, given: Any) -> Judge:
     order = epoch_order(2020, 0, len(dataset))
     images = dataset.fetch(order[: given.num]).images
     shape = tuple(images.shape[1:])
-    real = Images(dataset.name, len(images), shape, lambda i: images[list(i)])
+    real = ImageSet(dataset.name, len(images), shape, lambda i: images[list(i)])
     return Judge(meter_of(to_float(images)), real, open_features(given.features, shape))
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, grouped
 from gen.commands.quality import FEATURES, check_features, quality_of
 
 ONNX = "model.onnx"
@@ -35,26 +34,28 @@ def export_run(
     from gen.images import make_grid, save_png
     from gen.runs.open import open_run
     from gen.sampling.seeds import sample_images
-    from gen.share.card import SAMPLES, logged, write_card
+    from gen.share.card import SAMPLES, read_logged, write_card
     from gen.share.export import last_name, new_folder, write, write_onnx
     from gen.system.files import write_atomically
 
     given = open_run(source, ema=ema, device="cpu")
-    if reference and not given.draws:
+    if reference and not given.draws_images:
         raise click.UsageError(f"--reference: {source} draws no images to compare")
     shown, outdir, quality = outdir, outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with new_folder(outdir) as folder:
         write(given, folder)
         run = open_run(folder, device="cpu")
-        if run.draws:
+        if run.draws_images:
             save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
             files[SAMPLES] = "images of seeds 0 to 63"
         if onnx:
             files[ONNX] = write_onnx(run, folder / ONNX)
         # A segmenter is shown its validation images, and the export does not say where they lie.
-        looked_at = folder if run.draws else given.path
-        measurement = measure_path(looked_at)[0] if run.draws or (run.masks and ema) else None
+        looked_at = folder if run.draws_images else given.path
+        measurement = (
+            measure_path(looked_at)[0] if run.draws_images or (run.predicts_masks and ema) else None
+        )
         if reference:
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)
@@ -64,13 +65,9 @@ def export_run(
         compared = f"--reference {last_name(reference or 'DATA')} --features {last_name(features)}"
         arguments = f"{compared} --num {num}"
         measured = measurement, quality, arguments
-        text = write_card(outdir.name, run, ema, files, logged(given), *measured)
+        text = write_card(outdir.name, run, ema, files, read_logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())
     click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
-
-
-def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
-    return GroupedOption(list(names), group=group, **settings)
 
 
 _WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
@@ -81,19 +78,19 @@ export = Command(
     callback=export_run,
     params=[
         click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"),
-        _option(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
+        grouped(_WHAT, "--outdir", type=_PATH, required=True, metavar="DIR",
                 help="new or empty folder"),
-        _option(_WHAT, "--ema/--no-ema", default=True,
+        grouped(_WHAT, "--ema/--no-ema", default=True,
                 help="averaged weights or the last  [default: ema]"),
-        _option(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
-        _option(_CARD, "--reference", metavar="DATA",
+        grouped(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
+        grouped(_CARD, "--reference", metavar="DATA",
                 help="measure quality against these images (gen[metrics])"),
-        _option(_CARD, "--features", default="random", show_default=True,
+        grouped(_CARD, "--features", default="random", show_default=True,
                 callback=check_features, metavar="|".join(FEATURES),
                 help="the network whose features are compared"),
-        _option(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
+        grouped(_CARD, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
                 metavar="N", help="images from each side, at most"),
-        _option(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
+        grouped(_CARD, "--data-root", type=_PATH, default="data", show_default=True,
                 help="where named sets lie or are downloaded to"),
     ],
     examples="""

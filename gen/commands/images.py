@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.options import LEVEL, Color, Command, GroupedOption, Periods, Size
+from gen.commands.options import COLOR, LEVEL, SIZE, Command, Parsed, grouped, parse_periods
 from gen.commands.output import check_file, say, write_json
 from gen.system import distributed
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_arguments(
@@ -85,10 +82,7 @@ def measure_images(
         sys.exit(3)
 
 
-def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
-    return GroupedOption(list(names), group=group, show_default=True, **settings)
-
-
+_option = partial(grouped, show_default=True)
 _PATH, _COUNT, _SIZE = (
     click.Path(path_type=Path),
     click.IntRange(1, 10**9),
@@ -100,19 +94,19 @@ ON_BAD_IMAGE = _option(_WHAT, "--on-bad-image", type=click.Choice(["error", "ski
                        default="error", help="stop at an unreadable file, or leave it out")
 OPTIONS = [
     _option(_HOW, "--reference", type=_PATH, metavar="PATH", help="real images to compare with"),
-    _option(_HOW, "--periods", type=Periods(), default="2,4,8",
+    _option(_HOW, "--periods", type=Parsed("LIST", parse_periods), default="2,4,8",
             help="periods in pixels"),
     _option(_HOW, "--channels", is_flag=True, help="print every lattice line of every channel"),
     _option(_HOW, "--fail-above", type=LEVEL, metavar="DBC",
             help="exit 3 if a detected level is above this"),
-    _option(_WHAT, "--tile", type=Size(), help="cut sample sheets into tiles, S or HxW pixels"),
+    _option(_WHAT, "--tile", type=SIZE, help="cut sample sheets into tiles, S or HxW pixels"),
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
     _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
             help="what a segmenter is shown, whose logit maps are measured; else its own"),
     ON_BAD_IMAGE,
-    _option(_WHAT, "--background", type=Color(), default="255,255,255",
+    _option(_WHAT, "--background", type=COLOR, default="255,255,255",
             help="color under transparent pixels"),
     _option(_WHAT, "--max-image-pixels", type=click.IntRange(1, 2**40), default=178_956_970,
             metavar="N", help="larger files are bad images"),

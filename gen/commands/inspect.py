@@ -11,9 +11,9 @@ from gen.commands.options import Command
 
 def print_description(path: Path) -> None:
     """Read safely, describe."""
-    from gen.runs.describe import describe
+    from gen.runs.describe import describe_file
 
-    click.echo(describe(path))
+    click.echo(describe_file(path))
 
 
 inspect = Command(

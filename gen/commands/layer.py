@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.options import Command, GroupedOption, Size
+from gen.commands.options import SIZE, Command, GroupedOption
 from gen.commands.output import check_file, write_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def explain_layer(
     plot: Path | None,
 ) -> None:
     """Count, draw, judge, advise; no torch."""
-    from gen.analysis.layers.overlap import advice, overlap, verdict
+    from gen.analysis.layers.overlap import overlap, recommend, verdict
 
     check_file("--json", json_file)
     check_file("--plot", plot, PICTURES)
@@ -36,7 +36,7 @@ def explain_layer(
         found = overlap(kernel, stride, padding, output_padding, dilation, size=(8, 8))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    sentence, instead = verdict(found), advice(kernel, stride, found)
+    sentence, instead = verdict(found), recommend(kernel, stride, found)
     text = f"{draw(found)}\n\n{sentence}\n{instead}"
     click.echo(text, err=json_file == "-")
     if json_file:
@@ -85,7 +85,7 @@ def plot_overlap(found: Overlap, title: str, path: Path) -> None:
 
 
 def _option(name: str, text: str, **settings: Any) -> GroupedOption:
-    settings |= {"type": Size(), "show_default": True, "help": text}
+    settings |= {"type": SIZE, "show_default": True, "help": text}
     return GroupedOption([name], group="Layer", **settings)
 
 

@@ -43,7 +43,7 @@ def measure_path(
         DataError, BadImage: As `open_stream`.
         MeasurementError: As `measure`.
     """
-    selection = dataclasses.replace(selection or Selection(), part=distributed.share)
+    selection = dataclasses.replace(selection or Selection(), part=distributed.own_slice)
     stream = open_images(path, selection, num, inputs)
     kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
     pictures = pictures or reference is not None
@@ -80,7 +80,7 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
     from tqdm import tqdm
 
     quiet = True if distributed.rank() else None
-    total = stream.count // distributed.world()
+    total = stream.count // distributed.world_size()
     with tqdm(total=total, unit="img", desc=label, disable=quiet) as progress:
         for batch in stream.batches:
             if missing := THUMBNAILS - sum(map(len, kept)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, GroupedOption, Parsed
 from gen.commands.output import write_json
 
 if TYPE_CHECKING:
@@ -23,22 +23,15 @@ if TYPE_CHECKING:
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
 
-class Range(click.ParamType):
+def parse_range(text: str) -> tuple[float, float]:
     """`-1,1` → (-1.0, 1.0)."""
-
-    name = "LOW,HIGH"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Parse, or fail with the form."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r}; write the values of black and white: -1,1 or 0,1", param, ctx)
-        if not -1e6 < low < high < 1e6:
-            self.fail(f"{value!r}; black must be below white", param, ctx)
-        return low, high
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r}; write the values of black and white: -1,1 or 0,1") from error
+    if not -1e6 < low < high < 1e6:
+        raise ValueError(f"{text!r}; black must be below white")
+    return low, high
 
 
 def source_options() -> list[click.Parameter]:
@@ -50,7 +43,8 @@ def source_options() -> list[click.Parameter]:
                       help="your own network: runs your code, importable module"),
         GroupedOption(["--script"], metavar="FILE.py:CALLABLE", group=group,
                       help="your own network: runs your code, a file"),
-        GroupedOption(["--range", "value_range"], type=Range(), default="-1,1", group=group,
+        GroupedOption(["--range", "value_range"], type=Parsed("LOW,HIGH", parse_range),
+                      default="-1,1", group=group,
                       show_default=True, help="values of black and white in its images"),
         GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group=group,
                       show_default=True, metavar="N", help="samples to draw, 128 or more"),
@@ -69,20 +63,20 @@ def explain_model(
     """Measure, trace, blame, advise."""
     check_arguments(None, 0, json_file, report)
     from gen.analysis.layers.advice import advise
-    from gen.analysis.layers.blame import blame, images_with
+    from gen.analysis.layers.blame import blame, generate_with
     from gen.analysis.layers.trace import trace
     from gen.analysis.measure.meter import measure
-    from gen.analysis.report.history import read_history, since_when
+    from gen.analysis.report.history import describe_onset, read_history
     from gen.inputs import open_network
 
     opened = open_network(source, factory, script)
     inputs = opened.draw(num)
-    images = images_with(opened.network, inputs, {})
+    images = generate_with(opened.network, inputs, {})
     measurement = measure(images, value_range=value_range, pictures=report is not None)
     traced = trace(opened.network, inputs[:EXPLAINED])
     blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
     history = read_history(Path(source)) if source else []
-    since, words = since_when(history), advise(measurement, traced, blamed)
+    since, words = describe_onset(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
     parts = [str(measurement), layers, "\n".join(since), "\n".join(words)]
     text = "\n\n".join(filter(None, parts))
@@ -132,7 +126,7 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
             "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
             "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
             "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
-            "born": own_level(t.output, t.layer), "passed_on": own_level(t.handed_on, t.layer),
+            "born": own_level(t.output, t.layer), "passed_on": own_level(t.passed_on, t.layer),
         }
         for t in traced.layers
     ]  # fmt: skip

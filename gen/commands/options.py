@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -20,58 +20,74 @@ from gen.system.errors import InputError
 from gen.system.signals import interruptible
 
 
-class Size(click.ParamType):
+class Parsed(click.ParamType):
+    """A text that `parse` makes a value of; its ValueError is the usage error."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self.parse = name, parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse a text; leave values as they are."""
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def parse_size(text: str) -> tuple[int, int]:
     """`64` or `34x45` (height x width) → (H, W)."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """Parse, or fail with the two forms."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(re.fullmatch(r"\d{1,5}", part, re.ASCII) for part in parts):
-            self.fail(f"{value!r} is not a size; write 64 or 34x45 (height x width)", param, ctx)
-        return int(parts[0]), int(parts[-1])
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(re.fullmatch(r"\d{1,5}", part, re.ASCII) for part in parts):
+        raise ValueError(f"{text!r} is not a size; write 64 or 34x45 (height x width)")
+    return int(parts[0]), int(parts[-1])
 
 
-class Seeds(click.ParamType):
+def parse_seeds(text: str) -> Sequence[int]:
     """`0-63`, `7` or `0-3,8,20-23` → the seeds, as a range where they are one."""
-
-    name = "SEEDS"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Sequence[int]:
-        """Parse, or fail with the forms."""
-        seeds: list[int] = []
-        parts = str(value).split(",")
-        for part in parts:
-            first, dash, last = part.strip().partition("-")
-            numbers = (first, last) if dash else (first,)
-            if not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
-                self.fail(f"{value!r}; write seeds as 7, 0-63 or 0-3,8", param, ctx)
-            low, high = int(first), int(last or first)
-            if high < low or high >= 2**63:
-                self.fail(f"{part!r} is no range of seeds from 0 up", param, ctx)
-            if len(parts) == 1:
-                return range(low, high + 1)
-            if len(seeds) + high - low >= 10**7:
-                self.fail(f"{value!r} lists over 10 million seeds; give one range", param, ctx)
-            seeds.extend(range(low, high + 1))
-        return seeds
+    seeds: list[int] = []
+    parts = text.split(",")
+    for part in parts:
+        first, dash, last = part.strip().partition("-")
+        numbers = (first, last) if dash else (first,)
+        if not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
+            raise ValueError(f"{text!r}; write seeds as 7, 0-63 or 0-3,8")
+        low, high = int(first), int(last or first)
+        if high < low or high >= 2**63:
+            raise ValueError(f"{part!r} is no range of seeds from 0 up")
+        if len(parts) == 1:
+            return range(low, high + 1)
+        if len(seeds) + high - low >= 10**7:
+            raise ValueError(f"{text!r} lists over 10 million seeds; give one range")
+        seeds.extend(range(low, high + 1))
+    return seeds
 
 
-class Label(click.ParamType):
+def parse_label(text: str) -> int | str:
     """`3` → 3, a class; `all` stays."""
+    if text != "all" and not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise ValueError(f"{text!r}; write a class as a number from 0 up, or all")
+    return text if text == "all" else int(text)
 
-    name = "K|all"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
-        """Parse, or fail with the forms."""
-        if value == "all" or isinstance(value, int):
-            return value
-        if not (value.isascii() and value.isdigit() and len(value) < 6):
-            self.fail(f"{value!r}; write a class as a number from 0 up, or all", param, ctx)
-        return int(value)
+def parse_periods(text: str) -> tuple[int, ...]:
+    """`2,4,8` → (2, 4, 8)."""
+    parts = text.split(",")
+    periods = tuple(int(p) for p in parts if re.fullmatch(r"\d{1,4}", p, re.ASCII))
+    if len(periods) < len(parts) or min(periods) < 2 or len(set(periods)) < len(periods):
+        raise ValueError(f"{text!r}; write whole pixels, 2 or more, each once: 2,4,8")
+    return periods
+
+
+def parse_color(text: str) -> tuple[int, int, int]:
+    """`255,255,255` (red, green, blue) → (R, G, B)."""
+    match = re.fullmatch(r"(\d{1,3}),(\d{1,3}),(\d{1,3})", text, re.ASCII)
+    color = tuple(map(int, match.groups())) if match else (256,)
+    if max(color) > 255:
+        raise ValueError(f"{text!r} is no color; write R,G,B from 0 to 255: 255,255,255")
+    return color
+
+
+SIZE, COLOR = Parsed("SIZE", parse_size), Parsed("R,G,B", parse_color)
 
 
 class Number(click.FloatRange):
@@ -88,45 +104,17 @@ class Number(click.FloatRange):
 LEVEL = Number(-1000, 1000)  # dBc
 
 
-class Periods(click.ParamType):
-    """`2,4,8` → (2, 4, 8)."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """Parse, or fail with the form."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        periods = tuple(int(p) for p in parts if re.fullmatch(r"\d{1,4}", p, re.ASCII))
-        if len(periods) < len(parts) or min(periods) < 2 or len(set(periods)) < len(periods):
-            text = f"{value!r}; write whole pixels, 2 or more, each once: 2,4,8"
-            self.fail(text, param, ctx)
-        return periods
-
-
-class Color(click.ParamType):
-    """`255,255,255` (red, green, blue) → (R, G, B)."""
-
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int, int]:
-        """Parse, or fail with the form."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,3}),(\d{1,3}),(\d{1,3})", str(value), re.ASCII)
-        color = tuple(map(int, match.groups())) if match else (256,)
-        if max(color) > 255:
-            self.fail(f"{value!r} is no color; write R,G,B from 0 to 255: 255,255,255", param, ctx)
-        return color
-
-
 class GroupedOption(click.Option):
     """An option that knows the heading it stands under in `--help`."""
 
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+
+
+def grouped(group: str, *names: str, **settings: Any) -> GroupedOption:
+    """One option under its heading."""
+    return GroupedOption(list(names), group=group, **settings)
 
 
 def invocation(command: str) -> str:
@@ -142,18 +130,18 @@ def invocation(command: str) -> str:
 
 
 @contextlib.contextmanager
-def said_once() -> Iterator[None]:
+def usage_errors_once() -> Iterator[None]:
     """Leave it to the first of several processes to say that the arguments, those of all, err."""
     try:
         yield
     except click.UsageError as error:
-        if distributed.started_as():
+        if distributed.launch_rank():
             sys.exit(error.exit_code)
         raise
 
 
 class Command(click.Command):
-    """Grouped help, `--debug`, and every failure as one line: exit 2 for usage, 1 for the world."""
+    """Grouped help, `--debug`, and failures as one line: exit 2 for usage, 1 for anything else."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -181,7 +169,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does."""
-        with said_once():
+        with usage_errors_once():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -193,13 +181,13 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as error:
-            if not distributed.started_as():
+            if not distributed.launch_rank():
                 click.echo("Interrupted.", err=True)
             sys.exit(128 + error.args[0] if error.args else 130)
         except Exception as error:
             if debug:
                 raise
-            raise failure(error) from error
+            raise to_click_error(error) from error
 
 
 def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
@@ -223,7 +211,7 @@ def read_overrides(given: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def failure(error: Exception) -> click.ClickException:
+def to_click_error(error: Exception) -> click.ClickException:
     """What to print of an error, with its exit code: one line, whoever is to blame."""
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
@@ -246,7 +234,7 @@ class ChoiceGroup(click.Group):
         """Find the command, or fail with the choices."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
-            with said_once():
+            with usage_errors_once():
                 ctx.fail(f"{args[0]!r} is not one of {', '.join(names)}.")
         return super().resolve_command(ctx, args)
 
@@ -265,7 +253,7 @@ def options_of(cls: type[Checked], group: str, defaults: dict[str, Any]) -> list
         if hints[field.name] is bool:
             kind, flag = {}, f"{flag}/--no-{flag[2:]}"
         elif get_origin(hints[field.name]) is tuple:
-            kind = {"type": Size() if len(default) == 2 else Color()}
+            kind = {"type": SIZE if len(default) == 2 else COLOR}
         elif field.metadata["choices"]:
             kind = {"type": click.Choice(field.metadata["choices"])}
         made.append(GroupedOption([flag], default=None, help=text, group=group, **kind))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import Command, GroupedOption, Size
+from gen.commands.options import SIZE, Command, grouped
 from gen.commands.output import write_json
 from gen.system.errors import InputError
 
@@ -48,15 +48,11 @@ def print_quality(path: str, reference: str, json_file: str | None, **settings: 
         write_json(found.to_dict(), json_file)
 
 
-def _option(group: str, *names: str, **settings: Any) -> GroupedOption:
-    return GroupedOption(list(names), group=group, **settings)
-
-
 _HOW, _WHAT = "Measurement", "Images"
 # fmt: off
-REFERENCE = _option(_WHAT, "--reference", required=True, metavar="DATA",
+REFERENCE = grouped(_WHAT, "--reference", required=True, metavar="DATA",
                     help="real images: a data set by name, a folder, .npy or .npz")
-FEATURES_OPTION = _option(_HOW, "--features", default="random", callback=check_features,
+FEATURES_OPTION = grouped(_HOW, "--features", default="random", callback=check_features,
                           metavar="|".join(FEATURES), show_default=True,
                           help="the network whose features are compared")
 quality = Command(
@@ -66,15 +62,15 @@ quality = Command(
     params=[
         click.Argument(["path"], metavar="RUN_OR_IMAGES"),
         REFERENCE,
-        _option(_WHAT, "--data-root", default="data", type=click.Path(path_type=Path),
+        grouped(_WHAT, "--data-root", default="data", type=click.Path(path_type=Path),
                 show_default=True, help="where named sets lie or are downloaded to"),
-        _option(_WHAT, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
+        grouped(_WHAT, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
                 metavar="N", help="images from each side, at most"),
-        _option(_WHAT, "--size", type=Size(), help="for a data set's name instead of a run"),
+        grouped(_WHAT, "--size", type=SIZE, help="for a data set's name instead of a run"),
         FEATURES_OPTION,
-        _option(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, show_default=True,
+        grouped(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, show_default=True,
                 metavar="N", help="images that the features' network takes at once"),
-        _option("Output", "--json", "json_file", metavar="FILE|-",
+        grouped("Output", "--json", "json_file", metavar="FILE|-",
                 help="write JSON; - is stdout"),
     ],
     examples="""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gen.analysis.layers.repair import Repair
-    from gen.inputs import Source
+    from gen.inputs import LoadedNetwork
 
 SHOWN = 8
 
@@ -51,26 +51,25 @@ def repair_model(
     click.echo(f"{output}: repaired. {picture}: before, after, ten times the difference.", err=True)
 
 
-def before_after(opened: Source, found: Repair, value_range: tuple[float, float]) -> Tensor:
+def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float, float]) -> Tensor:
     """Three rows of images, uint8: before, after, 10 × the difference around grey."""
     import torch
 
-    from gen.analysis.layers.blame import images_with
+    from gen.analysis.layers.blame import generate_with
+    from gen.images import MID_GREY
 
     inputs, (low, high) = opened.draw(SHOWN), value_range
     pair = [{}, {found.layer.enters: found.weight}]
     before, after = (
-        (images_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
+        (generate_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
         for weights in pair
     )
-    difference = 127.5 + 10 * (after - before)
+    difference = MID_GREY + 10 * (after - before)
     return torch.cat([before, after, difference]).round().clamp(0, 255).byte()
 
 
 def repaired_file(source: Path, found: Repair) -> bytes:
     """The file with the new weight: in a run's averaged weights, or in the state dict."""
-    import torch
-
     from gen.runs.checkpoint import state_dict_in
     from gen.runs.open import find_checkpoint, read_file
 
@@ -78,19 +77,19 @@ def repaired_file(source: Path, found: Repair) -> bytes:
     weights = content if state_dict_in(content) else content["ema"]
     (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
     weights[name] = found.weight.clone()
-    return _serialized(content, torch)
+    return _serialized(content)
 
 
-def state_of(opened: Source, found: Repair) -> bytes:
+def state_of(opened: LoadedNetwork, found: Repair) -> bytes:
     """State dict of the user's own network with the new weight."""
-    import torch
-
     found.apply(opened.network)
-    return _serialized(opened.network.state_dict(), torch)
+    return _serialized(opened.network.state_dict())
 
 
-def _serialized(content: Any, torch: Any) -> bytes:
+def _serialized(content: Any) -> bytes:
     import io
+
+    import torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)

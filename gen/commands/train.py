@@ -54,20 +54,20 @@ def train_model(
     run, given = new_config(model, config, flags)
     folder, content = None, {}
     if resume == "auto":
-        from gen.runs.resume import latest_run
+        from gen.runs.resume import find_latest_run
 
-        found = latest_run(Path(outdir), model, run.data.data)
+        found = find_latest_run(Path(outdir), model, run.data.data)
         resume = str(found) if found else None
     if init_from and resume:
         raise click.UsageError("--init-from starts a new run, --resume goes on with one; give one")
     if override and not resume:
         raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
-        from gen.runs.resume import continued, open_to_resume
+        from gen.runs.resume import merge_config, open_to_resume
 
         folder, content = open_to_resume(Path(resume))
         try:
-            run = continued(content, given, read_overrides(override))
+            run = merge_config(content, given, read_overrides(override))
         except ValueError as error:
             raise click.UsageError(f"--resume {resume}: {error}") from error
     else:
@@ -75,16 +75,16 @@ def train_model(
 
         run = fit_to_data(run)
     if dry_run:
-        from gen.training.summary import describe
+        from gen.training.summary import describe_run
 
-        say(describe(run), err=False)
+        say(describe_run(run), err=False)
         return
     from gen.runs.data import open_dataset, open_validation
-    from gen.runs.folder import new_run_folder
-    from gen.runs.transfer import fitting_weights
+    from gen.runs.folder import make_run_folder
+    from gen.runs.transfer import load_fitting_weights
     from gen.training.loop import Trainer
 
-    weights, report = fitting_weights(init_from, run) if init_from else ({}, "")
+    weights, report = load_fitting_weights(init_from, run) if init_from else ({}, "")
     if report:
         say(report)
     dataset, validation = open_dataset(run), open_validation(run)
@@ -93,10 +93,10 @@ def train_model(
     if not folder:
         name = f"{model}-{Path(run.data.data).stem or 'data'}"
         first = distributed.rank() == 0
-        folder = distributed.broadcast(new_run_folder(Path(outdir), name) if first else None)
+        folder = distributed.broadcast(make_run_folder(Path(outdir), name) if first else None)
     trainer = Trainer(run, dataset, folder, validation)
-    trainer.load(content) if content else trainer.take(weights)
-    where = f"{trainer.device}{distributed.described()} → {folder}"
+    trainer.load(content) if content else trainer.load_weights(weights)
+    where = f"{trainer.device}{distributed.describe()} → {folder}"
     where += f", from step {trainer.step}" if content else ""
     say(f"{model} on {dataset.name}: {len(dataset)} images, {where}")
     stopped_by = trainer.run()

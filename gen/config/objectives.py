@@ -26,7 +26,7 @@ PIXEL_LOSSES = {
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):
-    """What networks are trained for; `XConfig` holds the settings of `gen.training.objectives.X`."""
+    """What networks are trained for: `XConfig` is for `X` of `gen.training.objectives`."""
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """The networks as this objective needs them.
@@ -40,6 +40,10 @@ class ObjectiveConfig(Checked):
 @dataclass(frozen=True)
 class AdversarialObjective(ObjectiveConfig):
     """What is trained against a discriminator."""
+
+    lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
+    beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
+    beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
 
     @property
     def has_gradient_penalty(self) -> bool:
@@ -71,9 +75,6 @@ class GANConfig(AdversarialObjective):
     )  # fmt: skip
     gradient_penalty: float = option(10.0, "λ of wgan-gp", low=0, high=1e6)
     r1: float = option(0.0, "γ of the R1 penalty on the discriminator's slope", low=0, high=1e6)
-    lr: float = option(2e-4, "Adam's learning rate, both players", above=0, high=1)
-    beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
-    beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,9 +112,6 @@ class VAEGANConfig(AdversarialObjective):
     gamma: float = option(
         1e-2, "weight of the decoder's feature NLL against its adversarial loss", low=0, high=1e6
     )
-    lr: float = option(2e-4, "Adam's learning rate, all players", above=0, high=1)
-    beta1: float = option(0.5, "Adam's momentum", low=0, high=0.9999)
-    beta2: float = option(0.999, "Adam's second-moment decay", low=0, high=0.999999)
 
     def fit(self, networks: ModelConfig) -> ModelConfig:
         """Refuse classes."""

@@ -94,7 +94,7 @@ class ModelKind:
     Attributes:
         networks: Name in a checkpoint → function of `gen.models.build` that makes the network.
         model: Settings of the networks.
-        objective: Settings of the objective; `GANConfig` are those of `gen.training.objectives.GAN`.
+        objective: Settings of the objective; `GANConfig` is for `gen.training.objectives.GAN`.
         help: One line for `--help`.
         defaults: Option → default that differs from that of the settings.
         use: The command that a finished run is for.
@@ -168,7 +168,7 @@ REMOVED = {"objective": ("grid_penalty",)}
 @functools.cache
 def _report_removed(name: str) -> None:
     """Print once that an option is ignored."""
-    if not distributed.started_as():
+    if not distributed.launch_rank():
         print(f"Note: {name} is no longer an option of gen; it is ignored", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,21 +12,19 @@ import numpy as np
 
 from gen.data.decode import (
     MAX_PIXELS,
-    WHITE,
     BadImage,
-    Color,
     DataError,
     decode,
+    describe_skipped,
     list_images,
-    skipped,
 )
-from gen.data.masks import count_classes, is_pair_folder, pairs_of
+from gen.data.masks import count_classes, is_pair_folder, list_pairs
 from gen.data.sources import (
     DATASETS,
     ImageSource,
     Request,
-    class_folders,
     from_path,
+    list_class_folders,
     open_array_file,
 )
 from gen.system.errors import InputError
@@ -96,7 +95,7 @@ class Dataset:
             if on_progress:
                 on_progress(int(chunk[-1]) + 1, source.count)
         self._good = np.concatenate(good)  # our index → the source's
-        self.notes = [skipped(bad, source.count)] if bad else []
+        self.notes = [describe_skipped(bad, source.count)] if bad else []
         if not len(self._good):
             raise DataError(f"{source.name}: {self.notes[0]}")
         self._labels = (
@@ -162,19 +161,11 @@ def _good_parts(
 def load_dataset(
     name: str,
     *,
-    root: Path,
-    size: tuple[int, int],
-    channels: int,
-    split: str = "train",
-    seed: int = 0,
-    workers: int = 0,
-    count: int | None = None,
-    mask_classes: int = 0,
+    root: Path | str,
     skip_bad: bool = False,
-    background: Color = WHITE,
-    max_pixels: int = MAX_PIXELS,
     memory_limit: int = 2 << 30,
     on_progress: OnProgress | None = None,
+    **options: Any,
 ) -> Dataset:
     """Load an image set as uint8 images of one size.
 
@@ -183,55 +174,27 @@ def load_dataset(
     instead, which leaves no trace of interpolation. Images of the target's size stay untouched.
 
     Args:
-        name: a name in `DATASETS`, or the path of a folder of images or of an .npy or .npz file.
-            Where all images of a folder lie in subfolders, the subfolders are the classes.
+        name: of a set, or a path.
         root: folder with, or for, the files of the named sets.
-        size: (H, W) in pixels.
-        channels: 1, 3 or 4.
-        split: "train" or "test"; a path has only "train".
-        seed: which `shapes` are drawn; other sets do not depend on it.
-        workers: threads that decode files; 0 is one per core, 8 at most.
-        count: take so many images at most, spread evenly over the set; of `shapes`, of which there
-            are 20,000 unless given, the first.
-        mask_classes: read masks as well, of indices below this, and 255; 0 needs no masks.
-        skip_bad: leave bad image files out, and say so in `notes`, rather than to raise.
-        background: color under transparent pixels, unless channels is 4.
-        max_pixels: larger image files are bad.
+        skip_bad: leave bad image files out, and say so in `notes`, instead of raising.
         memory_limit: larger sets, in bytes as uint8, are decoded when they are fetched.
         on_progress: called with (done, total) while images are decoded or checked.
+        **options: `size`, `channels` and the other fields of `gen.data.sources.Request`.
 
     Raises:
         ValueError: for a name, split, channel count or count that does not exist, and where masks
             are asked of a set without.
         DataError, BadImage: for files that are missing, cannot be downloaded or cannot be read.
     """
-    if channels not in (1, 3, 4):
-        raise InputError(f"channels is {channels}, must be 1, 3 or 4")
-    if split not in ("train", "test"):
-        raise InputError(f"split is {split!r}, must be train or test")
+    request = Request(name, Path(root), **options)
     _check_name(name)
-    if count is not None and count < 1:
-        raise InputError(f"count is {count}, must be ≥ 1")
-    if mask_classes:
-        _check_mask_classes(name, mask_classes)
-    request = Request(
-        name=name,
-        root=Path(root),
-        size=size,
-        channels=channels,
-        split=split,
-        seed=seed,
-        workers=workers,
-        count=count,
-        mask_classes=mask_classes,
-        background=background,
-        max_pixels=max_pixels,
-    )
+    if request.mask_classes:
+        _check_mask_classes(name, request.mask_classes)
     source = DATASETS[name].open(request) if name in DATASETS else from_path(request)
-    if count and count < source.count:
-        source = _take_evenly(source, count)
-    planes = channels + source.masks
-    return Dataset(source, planes * size[0] * size[1], memory_limit, on_progress, skip_bad)
+    if request.count and request.count < source.count:
+        source = _take_evenly(source, request.count)
+    bytes_per_image = (request.channels + source.masks) * math.prod(request.size)
+    return Dataset(source, bytes_per_image, memory_limit, on_progress, skip_bad)
 
 
 def find_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PIXELS) -> int:
@@ -252,7 +215,7 @@ def find_channels(name: str, *, skip_bad: bool = False, max_pixels: int = MAX_PI
                 if not skip_bad:
                     raise
                 bad.append(str(error))
-        raise DataError(f"{path}: {skipped(bad, len(bad))}")
+        raise DataError(f"{path}: {describe_skipped(bad, len(bad))}")
     return open_array_file(path).pixels.shape[3]
 
 
@@ -267,7 +230,7 @@ def find_classes(name: str) -> int:
     if name in DATASETS:
         count = DATASETS[name].classes
     elif path.is_dir():
-        count = len(class_folders(path, list_images(path)))
+        count = len(list_class_folders(path, list_images(path)))
     else:
         labels = open_array_file(path).labels
         count = 0 if labels is None else int(labels.max()) + 1
@@ -293,7 +256,7 @@ def find_mask_classes(name: str, *, skip_bad: bool = False) -> int:
         raise InputError(
             f"{name} has no masks; take {masked}, or a folder that holds images/ and masks/"
         )
-    return count_classes(pairs_of(Path(name)), skip_bad)
+    return count_classes(list_pairs(Path(name)), skip_bad)
 
 
 def _check_mask_classes(name: str, classes: int) -> None:

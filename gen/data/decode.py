@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gen.images import LUMA
 from gen.system.errors import GenError, InputError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     return Header(path, (width, height) if turned else (height, width), color)
 
 
-def skipped(bad: list[str], total: int) -> str:
+def describe_skipped(bad: list[str], total: int) -> str:
     """One line on bad images that were left out, each described by its error."""
     return f"{len(bad)} of {total} images skipped as unreadable; the first: {bad[0]}"
 
@@ -167,7 +168,7 @@ def convert_channels(
 
 def _luma(rgb: np.ndarray) -> np.ndarray:
     """Rec. 601 luma, float32 (…, 1)."""
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array(LUMA, np.float32)
     return (rgb * weights).sum(-1, keepdims=True, dtype=np.float32)
 
 

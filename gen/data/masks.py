@@ -52,7 +52,7 @@ def is_pair_folder(folder: Path) -> bool:
     return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
 
-def pairs_of(folder: Path) -> Pairs:
+def list_pairs(folder: Path) -> Pairs:
     """The images and masks of a folder, matched by name without suffix, sorted by it.
 
     Raises:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gen.system.errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 _ORDER, _FLIP, _NOISE = 1, 2, 3  # independent streams of the same seed
 
@@ -22,9 +17,7 @@ def hash64(*keys: int | np.ndarray) -> np.ndarray:
     Chained SplitMix64 finalizers (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
     generators"). Unlike a generator's stream it has no state and depends on no library's version.
     """
-    state = np.zeros(
-        (1,), np.uint64
-    )  # an array: numpy wraps arrays silently, scalars with a warning
+    state = np.zeros(1, np.uint64)  # numpy wraps arrays silently, scalars with a warning
     for key in keys:
         state = state ^ np.asarray(key).astype(np.uint64)
         state = state + np.uint64(0x9E3779B97F4A7C15)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gen.data.order import hash64
+from gen.images import LUMA
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,4 +134,4 @@ def _color(hue: np.ndarray, light: float, chroma: float | np.ndarray) -> list[np
 
 
 def _luma(rgb: list[np.ndarray]) -> list[np.ndarray]:
-    return [0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]]
+    return [LUMA[0] * rgb[0] + LUMA[1] * rgb[1] + LUMA[2] * rgb[2]]

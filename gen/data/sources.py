@@ -27,7 +27,7 @@ from gen.data.decode import (
     decode,
     list_images,
 )
-from gen.data.masks import IGNORED, Pairs, is_pair_folder, pairs_of
+from gen.data.masks import IGNORED, Pairs, is_pair_folder, list_pairs
 from gen.system.errors import InputError
 
 SHAPES_COUNT = 20_000
@@ -50,19 +50,43 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for, as the loaders of the table take it."""
+    """Which images are wanted, and as what.
+
+    Attributes:
+        name: A name in `DATASETS`, or the path of a folder of images or of an .npy or .npz file.
+            Where all images of a folder lie in subfolders, the subfolders are the classes.
+        root: Folder with, or for, the files of the named sets.
+        size: (H, W) in pixels.
+        channels: 1, 3 or 4.
+        split: "train" or "test"; a path has only "train".
+        seed: Which `shapes` are drawn; other sets do not depend on it.
+        workers: Threads that decode files; 0 is one per core, 8 at most.
+        count: Take so many images at most, spread evenly over the set; of `shapes`, of which there
+            are 20,000 unless given, the first.
+        mask_classes: Read masks as well, of indices below this, and 255; 0 needs no masks.
+        background: Color under transparent pixels, unless channels is 4.
+        max_pixels: Larger image files are bad.
+    """
 
     name: str
     root: Path
     size: tuple[int, int]
     channels: int
-    split: str
-    seed: int
-    workers: int
-    count: int | None
-    mask_classes: int = 0  # masks are read, and may hold indices below this; 0 reads none
+    split: str = "train"
+    seed: int = 0
+    workers: int = 0
+    count: int | None = None
+    mask_classes: int = 0
     background: Color = WHITE
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3, 4):
+            raise InputError(f"channels is {self.channels}, must be 1, 3 or 4")
+        if self.split not in ("train", "test"):
+            raise InputError(f"split is {self.split!r}, must be train or test")
+        if self.count is not None and self.count < 1:
+            raise InputError(f"count is {self.count}, must be ≥ 1")
 
 
 def resize_and_crop(pixels: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
@@ -98,7 +122,7 @@ def from_path(request: Request) -> ImageSource:
     """Open a folder of images or an array file. Raises ValueError for a split, DataError."""
     path = Path(request.name)
     if request.mask_classes and is_pair_folder(path):
-        return _from_pairs(path.resolve().name, pairs_of(path).split(request.split), request)
+        return _from_pairs(path.resolve().name, list_pairs(path).split(request.split), request)
     if request.split != "train":
         raise InputError(f"{path} has no split {request.split!r}; give the path of its test images")
     if is_pair_folder(path):
@@ -108,7 +132,7 @@ def from_path(request: Request) -> ImageSource:
     return _from_array(path.name, open_array_file(path), request)
 
 
-def class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+def list_class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     """The folders of all images below `folder`, sorted: its classes; none if one lies beside."""
     if any(path.parent == folder for path in paths):
         return ()
@@ -117,7 +141,7 @@ def class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
 
 def _from_folder(folder: Path, request: Request) -> ImageSource:
     paths = list_images(folder)
-    classes = class_folders(folder, paths)
+    classes = list_class_folders(folder, paths)
     if not classes:
         return _from_files(folder.resolve().name, paths, None, (), request)
     labels = np.array([classes.index(p.relative_to(folder).parts[0]) for p in paths], np.int64)

@@ -24,9 +24,9 @@ from gen.data.decode import (
     Header,
     convert_channels,
     decode,
+    describe_skipped,
     list_images,
     read_header,
-    skipped,
 )
 from gen.system.errors import InputError
 
@@ -145,7 +145,9 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
     pixels, sheet = array.pixels[: selection.max_images], selection.sheet
     size = pixels.shape[1:3]
     if selection.size not in (None, sheet.tile if sheet else size):
-        raise DataError(f"{path}: holds images of {_x(size)}, not of {_x(selection.size)}")
+        raise DataError(
+            f"{path}: holds images of {_format_size(size)}, not of {_format_size(selection.size)}"
+        )
     count = _count_tiles(path, size, sheet) * len(pixels)
     channels = selection.channels or (1 if pixels.shape[3] == 1 else 3)
     step = _batch_size(pixels[0].size)
@@ -166,11 +168,11 @@ def _from_array(path: Path, selection: Selection) -> ImageStream:
 def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageStream:
     workers = selection.workers or min(os.cpu_count() or 1, 8)
     look = partial(read_header, max_pixels=selection.max_pixels)
-    headers = list(_in_order(look, paths, workers, 64, selection.skip_bad))
+    headers = list(_map_in_order(look, paths, workers, 64, selection.skip_bad))
     files = [found for found in headers if isinstance(found, Header)]
     bad = [found for found in headers if isinstance(found, str)]
     if not files:
-        raise DataError(f"{source}: {skipped(bad, len(paths))}")
+        raise DataError(f"{source}: {describe_skipped(bad, len(paths))}")
     sheet = selection.sheet
     sizes, notes = Counter(file.size for file in files), []
     size = sheet.tile if sheet else selection.size or sizes.most_common(1)[0][0]
@@ -180,10 +182,14 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
         files = [file for file in files if file.size == size]
         count = len(files)
         if not files:
-            raise DataError(f"{source}: no image of {_x(size)}; it holds {_listed(sizes)}")
-        if other := _listed(sizes - Counter({size: count})):
+            raise DataError(
+                f"{source}: no image of {_format_size(size)}; it holds {_list_sizes(sizes)}"
+            )
+        if other := _list_sizes(sizes - Counter({size: count})):
             left = sizes.total() - count
-            notes.append(f"{left} images of other sizes left out: {other}; measured: {_x(size)}")
+            notes.append(
+                f"{left} images of other sizes left out: {other}; measured: {_format_size(size)}"
+            )
     channels = selection.channels or (3 if any(file.color for file in files) else 1)
     largest = max(file.size[0] * file.size[1] for file in files)
     if not sheet:
@@ -199,7 +205,7 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
             max_pixels=selection.max_pixels,
         )
         ahead = min(4 * workers, _batch_size(largest * channels))
-        images = _in_order(read, [f.path for f in files], workers, ahead, selection.skip_bad)
+        images = _map_in_order(read, [f.path for f in files], workers, ahead, selection.skip_bad)
         try:
             for pixels in images:
                 if isinstance(pixels, str):
@@ -211,7 +217,7 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
                 else:  # turned by an EXIF tag that stands behind the pixels
                     turned += 1
         finally:
-            notes.extend([skipped(bad, len(paths))] if bad else [])
+            notes.extend([describe_skipped(bad, len(paths))] if bad else [])
             notes.extend([f"{turned} images of another orientation left out"] if turned else [])
 
     return _stream(parts(), channels, size, count, selection, notes)
@@ -259,7 +265,7 @@ def _stream(
     return ImageStream((channels, *size), limit, batches(), notes)
 
 
-def _in_order(
+def _map_in_order(
     function: Callable[[Path], _Result], paths: list[Path], workers: int, ahead: int, skip_bad: bool
 ) -> Iterator[_Result | str]:
     """Yield results of threads in the order of `paths`, few ahead; what is wrong with a bad image.
@@ -296,11 +302,11 @@ def _batch_size(values: int) -> int:
     return max(1, min(_MAX_BATCH, _BATCH_VALUES // values))
 
 
-def _x(size: Size) -> str:
+def _format_size(size: Size) -> str:
     return f"{size[0]}×{size[1]}"
 
 
-def _listed(sizes: Counter[Size]) -> str:
+def _list_sizes(sizes: Counter[Size]) -> str:
     """`3 of 20×24, 1 of 8×8, …`: the most frequent few."""
-    parts = [f"{number} of {_x(size)}" for size, number in sizes.most_common(3)]
+    parts = [f"{number} of {_format_size(size)}" for size, number in sizes.most_common(3)]
     return ", ".join([*parts, "…"] if len(sizes) > 3 else parts)

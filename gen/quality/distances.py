@@ -31,7 +31,7 @@ CHUNK = 64  # images fetched at once
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSet:
     """Images by index, for whoever wants them one by one: uint8 (C, H, W) of one shape."""
 
     name: str
@@ -137,14 +137,14 @@ def measure_quality(
 
 
 def compare_images(
-    samples: Images, real: Images, network: Features, images: int, batch_size: int = 64
+    samples: ImageSet, real: ImageSet, network: Features, images: int, batch_size: int = 64
 ) -> Quality:
     """Compare the first `images` of both, which have one shape and at least as many."""
     enough = images > network.dimension
     subset_size = min(SUBSET_SIZE, images // 2)
     found = calculate_metrics(
-        input1=Ordered(samples, images, network.channels),
-        input2=Ordered(real, images, network.channels),
+        input1=OrderedImages(samples, images, network.channels),
+        input2=OrderedImages(real, images, network.channels),
         feature_extractor=network.extractor,
         **network.settings,
         fid=enough, kid=True, prc=True,
@@ -156,7 +156,7 @@ def compare_images(
     return Quality(
         samples=samples.name, reference=real.name, reference_images=real.count, images=images,
         size=samples.shape[1:], channels=samples.shape[0],
-        features=network.name, feature_words=network.words, dimension=network.dimension,
+        features=network.name, feature_words=network.description, dimension=network.dimension,
         frechet=found.get("frechet_inception_distance"),
         undefined=None if enough else f"it takes more than {network.dimension} images of each",
         kernel=found["kernel_inception_distance_mean"],
@@ -166,7 +166,7 @@ def compare_images(
     )  # fmt: skip
 
 
-def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) -> Images:
+def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) -> ImageSet:
     """The images to be judged; files must all have one size, for resizing would change the score.
 
     Raises:
@@ -183,7 +183,7 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
     if is_run(Path(path)):
         network = load(path)
         shape = tuple(sample_images(network, [0]).shape[1:])
-        return Images(path, num, shape, lambda seeds: sample_images(network, seeds))
+        return ImageSet(path, num, shape, lambda seeds: sample_images(network, seeds))
     stream = open_stream(Path(path))
     if stream.notes:
         raise DataError(f"{path}: {stream.notes[0]}; distances need images of one size")
@@ -194,18 +194,18 @@ def _load(name: str, root: Path, shape: tuple[int, int, int], split: str = "trai
     return load_dataset(name, root=root, channels=shape[0], size=shape[1:], split=split)
 
 
-def _images(data: Dataset, shape: tuple[int, int, int]) -> Images:
+def _images(data: Dataset, shape: tuple[int, int, int]) -> ImageSet:
     """A data set in an order of its own seed: files stand sorted, often by class."""
     order = epoch_order(SEED, 0, len(data))
-    return Images(
+    return ImageSet(
         data.name, len(data), shape, lambda indices: data.fetch(order[list(indices)]).images
     )
 
 
-class Ordered(torch.utils.data.Dataset):
+class OrderedImages(torch.utils.data.Dataset):
     """The first images one by one, as torch-fidelity asks for them; few are held at once."""
 
-    def __init__(self, images: Images, count: int, channels: int) -> None:
+    def __init__(self, images: ImageSet, count: int, channels: int) -> None:
         from tqdm import tqdm
 
         self.images, self.count, self.channels = images, count, channels

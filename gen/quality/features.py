@@ -31,7 +31,7 @@ class Features:
     Attributes:
         extractor: Its name in torch-fidelity's registry.
         dimension: Features per image.
-        words: What it is and what its numbers are good for.
+        description: What it is and what its numbers are good for.
         settings: More arguments for `calculate_metrics`.
         channels: Those it wants; 0 takes any.
     """
@@ -39,7 +39,7 @@ class Features:
     name: str
     extractor: str
     dimension: int
-    words: str
+    description: str
     settings: dict[str, Any]
     channels: int = 0
 
@@ -101,10 +101,9 @@ def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
             f"{path}: takes {_shape(model.channels, *model.size)}, and these images are "
             f"{_shape(*shape)}; train one with --size {shape[1]}x{shape[2]} --channels {shape[0]}"
         )
-    words = f"a classifier of {model.classes} classes of {data}, {run.step} steps"
+    description = f"a classifier of {model.classes} classes of {data}, {run.step} steps"
     network = ClassifierFeatures(classifier)
-    name = f"classifier:{path}"
-    return Features(name, "gen-module", network.num_features, words, {"network": network})
+    return _of_module(f"classifier:{path}", network, description)
 
 
 def _shape(channels: int, height: int, width: int) -> str:
@@ -147,14 +146,22 @@ def open_features(text: str, shape: tuple[int, int, int]) -> Features:
         if shape[0] not in (1, 3):
             raise InputError(f"inception takes gray or RGB images; these have {shape[0]} channels")
         settings = {"feature_extractor_weights_path": str(inception_weights())}
-        words = "Inception v3 as FID has it, on ImageNet"
-        return Features("inception", "inception-v3-compat", 2048, words, settings, 3)
+        return Features(
+            name="inception", extractor="inception-v3-compat", dimension=2048,
+            description="Inception v3 as FID has it, on ImageNet", settings=settings, channels=3,
+        )  # fmt: skip
     name, _, run = text.partition(":")
     if name == "classifier":
         return classifier_features(run, shape)
-    words = "random weights of a fixed seed, for tracking one project only"
-    network = RandomFeatures(shape[0])
-    return Features("random", "gen-module", network.num_features, words, {"network": network})
+    description = "random weights of a fixed seed, for tracking one project only"
+    return _of_module("random", RandomFeatures(shape[0]), description)
+
+
+def _of_module(name: str, network: RandomFeatures | ClassifierFeatures, text: str) -> Features:
+    return Features(
+        name=name, extractor="gen-module", dimension=network.num_features, description=text,
+        settings={"network": network},
+    )  # fmt: skip
 
 
 def inception_weights() -> Path:

@@ -44,7 +44,7 @@ def open_dataset(config: RunConfig) -> Dataset:
         ValueError: unknown set, fewer images than one batch, or others on another process.
     """
     check_batch_size(config.training.batch_size)
-    dataset = load(config)
+    dataset = load_split(config)
     if config.training.batch_size > (count := len(dataset)):
         mend = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
         raise InputError(
@@ -67,17 +67,17 @@ def open_validation(config: RunConfig) -> Dataset | None:
     """
     named = config.data.data in DATASETS
     wanted = config.model.mask_classes or (named and isinstance(config.model, ClassifierConfig))
-    return load(config, split="test", count=VALIDATION) if wanted else None
+    return load_split(config, split="test", count=VALIDATION) if wanted else None
 
 
-def load(config: RunConfig, **part: Any) -> Dataset:
+def load_split(config: RunConfig, **part: Any) -> Dataset:
     """The data set of a run; `part` chooses a split and a count, as in `load_dataset`."""
     from tqdm import tqdm
 
     quiet = True if distributed.rank() else None
     named = config.data.data in DATASETS
     with (
-        distributed.first_goes_first() if named else contextlib.nullcontext(),
+        distributed.rank_zero_first() if named else contextlib.nullcontext(),
         tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
     ):
 
@@ -102,7 +102,7 @@ def load(config: RunConfig, **part: Any) -> Dataset:
 
 def check_batch_size(batch_size: int) -> None:
     """Raise ValueError where several processes get less than two images of a step each."""
-    world = distributed.world()
+    world = distributed.world_size()
     if batch_size < 2 * world and world > 1:
         raise InputError(
             f"batch_size is {batch_size}, but each of {world} processes needs 2 images of it; "

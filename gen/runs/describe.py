@@ -10,7 +10,7 @@ from gen.runs.checkpoint import fitting, state_dict_in, stored_in
 from gen.runs.open import read_newest
 
 
-def describe(path: Path | str) -> str:
+def describe_file(path: Path | str) -> str:
     """What a file holds, in a few lines: a run of ours, weights of the example, or their names.
 
     Raises:

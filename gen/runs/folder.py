@@ -11,7 +11,7 @@ from pathlib import Path
 from gen.system.files import write_atomically
 
 
-def new_run_folder(parent: Path, name: str) -> Path:
+def make_run_folder(parent: Path, name: str) -> Path:
     """Make and return `parent/NNNNN-name` with the next free number.
 
     Raises:

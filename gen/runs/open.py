@@ -71,7 +71,7 @@ def read_newest(path: Path | str) -> tuple[Path, Any]:
         try:
             return file, read_file(file)
         except CheckpointError as error:
-            if not distributed.started_as():
+            if not distributed.launch_rank():
                 print(f"Warning: {error}; looking for an older one", file=sys.stderr)
     return files[-1], read_file(files[-1])
 
@@ -128,19 +128,19 @@ class Run:
     step: int = 0
 
     @property
-    def masks(self) -> bool:
+    def predicts_masks(self) -> bool:
         """Whether it predicts masks, and draws no samples."""
         return bool(self.config and self.config.model.mask_classes)
 
     @property
-    def draws(self) -> bool:
+    def draws_images(self) -> bool:
         """Whether it turns latents into images."""
         return any(isinstance(module, Generator) for module in self.modules.values())
 
     @property
     def decoder(self) -> Generator:
         """The network that turns latents into images; raises ValueError where there is none."""
-        if self.masks:
+        if self.predicts_masks:
             raise ValueError(
                 f"{self.path}: a {self.config.model.model} draws no samples but predicts masks: "
                 "gen sample RUN --images DIR --outdir DIR"

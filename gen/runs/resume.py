@@ -12,10 +12,10 @@ from gen.runs.open import read_file, read_newest
 from gen.system.errors import InputError
 
 # What may differ without being asked for: it does not shape what the run becomes.
-FREE = {"steps", "data_root", "workers", "device", "keep"}
+FREE_OPTIONS = {"steps", "data_root", "workers", "device", "keep"}
 
 
-def latest_run(outdir: Path, model: str, data: str) -> Path | None:
+def find_latest_run(outdir: Path, model: str, data: str) -> Path | None:
     """The run of this model and data with the highest number that has a checkpoint."""
     for folder in sorted(outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{model}-*"), reverse=True):
         try:
@@ -51,7 +51,7 @@ def open_to_resume(path: Path) -> tuple[Path, dict[str, Any]]:
     return folder, check_content(file, content)
 
 
-def continued(
+def merge_config(
     content: dict[str, Any], given: dict[str, Any], overrides: dict[str, Any]
 ) -> RunConfig:
     """The configuration to go on with.
@@ -69,7 +69,7 @@ def continued(
     differing = [
         f"{name} {fields.get(name, 'absent')} → {value}"
         for name, value in given.items()
-        if name not in FREE and fields.get(name) != value
+        if name not in FREE_OPTIONS and fields.get(name) != value
     ]
     if differing:
         raise InputError(
@@ -78,7 +78,7 @@ def continued(
         )
     if unknown := sorted(set(overrides) - set(fields)):
         raise InputError(f"has no {', '.join(unknown)} to override; it has {', '.join(fields)}")
-    free = {name: given.get(name) for name in FREE}
+    free = {name: given.get(name) for name in FREE_OPTIONS}
     run = RunConfig.from_dict(stored.to_dict(), {**free, **overrides})
     if run.training.steps < content["step"]:
         raise InputError(f"steps is {run.training.steps}, but it has taken {content['step']}")

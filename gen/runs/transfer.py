@@ -16,7 +16,7 @@ Weights = dict[str, dict[str, Tensor]]  # network → name → tensor
 SHOWN = 3  # names of tensors in one line
 
 
-def fitting_weights(path: Path | str, config: RunConfig) -> tuple[Weights, str]:
+def load_fitting_weights(path: Path | str, config: RunConfig) -> tuple[Weights, str]:
     """The last weights of a run or checkpoint that this run's networks can take.
 
     A tensor is taken if a network and a tensor of these names and this shape are there.

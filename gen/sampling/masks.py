@@ -19,14 +19,14 @@ from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resize
-from gen.images import encode_mask, to_float
-from gen.runs.data import load
+from gen.images import MID_GREY, encode_mask, to_float
+from gen.runs.data import load_split
 from gen.runs.open import Run, open_run
-from gen.sampling.targets import Folder, fingerprint
+from gen.sampling.targets import Folder, file_sha256
 from gen.system.errors import InputError
 
 BATCH = 32
-NARROWEST = 100  # the most that one side of an image may be longer than the other
+MAX_ASPECT_RATIO = 100  # the most that one side of an image may be longer than the other
 
 
 def open_segmenter(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
@@ -37,7 +37,7 @@ def open_segmenter(path: Path | str, *, ema: bool = True, device: str = "auto") 
         ValueError: a run that predicts no masks.
     """
     run = open_run(path, ema=ema, device=device)
-    if not run.masks:
+    if not run.predicts_masks:
         kind = run.config.model.model if run.config else "generator"
         raise InputError(f"{path}: a {kind}, which predicts no masks")
     return run
@@ -91,7 +91,7 @@ def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, de
         paths[name] = path
     run = open_segmenter(source, ema=ema, device=device)
     network, model, data = run.modules["segmenter"], run.config.model, run.config.data
-    record = {"checkpoint": fingerprint(run.path), "images": str(images.absolute()), "ema": ema}
+    record = {"checkpoint": file_sha256(run.path), "images": str(images.absolute()), "ema": ema}
     record["device"] = next(network.parameters()).device.type
     names = [*paths]
     folder = Folder(outdir, record, names.__getitem__, "png", None)
@@ -101,8 +101,10 @@ def predict_folder(source: Path | str, images: Path, outdir: Path, ema: bool, de
             continue
         pixels = decode(path, max_pixels=data.max_image_pixels, **given)
         height, width = pixels.shape[:2]
-        if max(height, width) > NARROWEST * min(height, width):
-            raise DataError(f"{path}: {height}×{width} pixels; sides may differ {NARROWEST} times")
+        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+            raise DataError(
+                f"{path}: {height}×{width} pixels; sides may differ {MAX_ASPECT_RATIO} times"
+            )
         image = torch.from_numpy(np.rint(pixels).astype(np.uint8)).permute(2, 0, 1)
         folder.write(index, encode_mask(predict(network, model.size, image)))
     folder.flush()
@@ -144,7 +146,7 @@ def open_logit_maps(
             given = {"size": model.size, "channels": model.channels, "count": count}
             dataset = load_dataset(str(inputs.absolute()), root=Path(), **given)
         else:
-            dataset = load(run.config, split="test", count=count)
+            dataset = load_split(run.config, split="test", count=count)
         return to_float(dataset.fetch(range(len(dataset))).images).to(place)
 
     maps = LogitMaps(network, 1.0)
@@ -157,7 +159,7 @@ def map_batches(maps: LogitMaps, images: Tensor) -> Iterator[np.ndarray]:
     """Yield logit maps as grey levels, float32 (≤ 32, classes − 1, H, W); 0 becomes 127.5."""
     for batch in images.split(BATCH):
         with torch.inference_mode():
-            yield (maps(batch).float() * 127.5 + 127.5).cpu().numpy()
+            yield (maps(batch).float() * MID_GREY + MID_GREY).cpu().numpy()
 
 
 def margins(logits: Tensor) -> Tensor:

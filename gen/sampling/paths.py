@@ -10,28 +10,28 @@ import torch
 from torch import Tensor
 
 
-def lerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Straight line from a to b (Z,) at shares (N,) in [0, 1]: (1 − t)·a + t·b, (N, Z).
+def lerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Straight line from a to b (Z,) at fractions (N,) in [0, 1]: (1 − t)·a + t·b, (N, Z).
 
     Between two Gaussian latents it passes nearer to the origin than samples lie.
     """
-    t = shares.double()[:, None]
+    t = fractions.double()[:, None]
     return ((1 - t) * a.double() + t * b.double()).to(a.dtype)
 
 
-def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Great circle from a to b (Z,) at shares (N,) in [0, 1], the norm going linearly: (N, Z).
+def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Great circle from a to b (Z,) at fractions (N,) in [0, 1], the norm going linearly: (N, Z).
 
     With unit vectors â, b̂ at angle Ω: (sin((1 − t)Ω)·â + sin(tΩ)·b̂) / sin Ω (Shoemake 1985,
     section 3.3), times (1 − t)|a| + t|b|. Both ends are exact. Directions that are equal or
     opposite have no one great circle between them, and take the straight line.
     """
-    t = shares.double()[:, None]
+    t = fractions.double()[:, None]
     norms = a.double().norm(), b.double().norm()
     start, end = a.double() / norms[0], b.double() / norms[1]
     angle = torch.arccos((start @ end).clamp(-1, 1))
     if not angle.sin() > 1e-6:
-        return lerp(a, b, shares)
+        return lerp(a, b, fractions)
     direction = (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
     return (((1 - t) * norms[0] + t * norms[1]) * direction).to(a.dtype)
 
@@ -39,16 +39,16 @@ def slerp(a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
 PATHS = {"lerp": lerp, "slerp": slerp}
 
 
-def between(kind: str, length: int, a: Tensor, b: Tensor, shares: Tensor) -> Tensor:
-    """Rows (N, Z + E) from row a to row b at shares (N,), the latent of `length` by `kind`."""
-    latents = PATHS[kind](a[:length], b[:length], shares)
-    return torch.cat([latents, lerp(a[length:], b[length:], shares)], dim=1)
+def connect(kind: str, length: int, a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Rows (N, Z + E) from row a to row b at fractions (N,), the latent of `length` by `kind`."""
+    latents = PATHS[kind](a[:length], b[:length], fractions)
+    return torch.cat([latents, lerp(a[length:], b[length:], fractions)], dim=1)
 
 
-def interpolation(kind: str, length: int, ends: Tensor, frames: int) -> Tensor:
+def interpolate(kind: str, length: int, ends: Tensor, frames: int) -> Tensor:
     """Rows (frames, Z + E) from ends[0] to ends[1], both included."""
-    shares = torch.linspace(0, 1, frames, dtype=torch.float64)
-    return between(kind, length, *ends.cpu(), shares)
+    fractions = torch.linspace(0, 1, frames, dtype=torch.float64)
+    return connect(kind, length, *ends.cpu(), fractions)
 
 
 def walk(length: int, corners: Tensor, frames: int) -> Tensor:
@@ -61,7 +61,7 @@ def walk(length: int, corners: Tensor, frames: int) -> Tensor:
     places = torch.arange(frames, dtype=torch.float64) * len(corners) / frames
     ways = []
     for number, corner in enumerate(corners):
-        shares = places[(places >= number) & (places < number + 1)] - number
+        fractions = places[(places >= number) & (places < number + 1)] - number
         following = corners[(number + 1) % len(corners)]
-        ways.append(between("slerp", length, corner, following, shares))
+        ways.append(connect("slerp", length, corner, following, fractions))
     return torch.cat(ways)

@@ -69,7 +69,7 @@ def join_classes(decoder: Generator, latents: Tensor, labels: Sequence[int] | No
 
 
 @torch.inference_mode()
-def in_groups(network: Callable[..., Tensor], place: nn.Module, *inputs: Tensor) -> Tensor:
+def run_in_groups(network: Callable[..., Tensor], place: nn.Module, *inputs: Tensor) -> Tensor:
     """network(*inputs), (B, …) each, on the CPU: in passes of one fixed shape where `place` is."""
     device, outputs = next(place.parameters()).device, []
     for group in zip(*(tensor.split(GROUP) for tensor in inputs), strict=True):
@@ -81,7 +81,7 @@ def in_groups(network: Callable[..., Tensor], place: nn.Module, *inputs: Tensor)
 
 def decode_latents(decoder: Generator, latents: Tensor) -> Tensor:
     """Latents (B, Z), or rows of `draw_inputs`, → uint8 images (B, C, H, W) on the CPU."""
-    return in_groups(lambda rows: to_uint8(decoder(rows)), decoder, latents)
+    return run_in_groups(lambda rows: to_uint8(decoder(rows)), decoder, latents)
 
 
 def sample_batches(

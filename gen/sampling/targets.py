@@ -36,7 +36,7 @@ class FolderError(GenError):
     """A folder of samples cannot be continued; one line that says why."""
 
 
-def fingerprint(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

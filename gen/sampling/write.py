@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from gen.system import distributed
-from gen.system.progress import Progress, Silence
+from gen.system.progress import NoOutput, Progress
 from gen.system.signals import caught_signals
 
-from .sources import Source
+from .samples import Samples
 from .targets import Add, Folder, Shape, animation, array, sheet
 
 
-class Stopped(Exception):
-    """A signal arrived. The image at hand was finished; files that are not whole were left out."""
+class Interrupted(Exception):
+    """A signal arrived. The current image was finished; incomplete files were not written."""
 
     def __init__(self, signal: int, done: int, count: int) -> None:
         super().__init__(f"Stopped at image {done} of {count}")
@@ -47,28 +47,30 @@ class Targets:
     format: str = "png"
     fps: int = 20
 
-    def files(self, source: Source, shape: Shape) -> Iterator[AbstractContextManager[Add]]:
+    def files(self, samples: Samples, shape: Shape) -> Iterator[AbstractContextManager[Add]]:
         """Yield the writers of the single files."""
         if self.grid:
-            yield sheet(self.grid, source.count, shape, source.columns)
+            yield sheet(self.grid, samples.count, shape, samples.columns)
         if self.gif:
-            yield animation(self.gif, source.count, shape, self.fps)
+            yield animation(self.gif, samples.count, shape, self.fps)
         if self.npy:
-            yield array(self.npy, source.count, shape)
+            yield array(self.npy, samples.count, shape)
 
     def __str__(self) -> str:
         paths = (self.grid, self.gif, self.npy, self.outdir)
         return ", ".join(str(path) for path in paths if path)
 
 
-def write_images(source: Source, targets: Targets, record: dict[str, Any], batch_size: int) -> str:
-    """Draw the images of `source` that are not there yet, at most `batch_size` held at once.
+def write_images(
+    samples: Samples, targets: Targets, record: dict[str, Any], batch_size: int
+) -> str:
+    """Draw the images of `samples` that are not there yet, at most `batch_size` held at once.
 
     Of several processes each draws a share and writes its files of a folder; single files are
     written by the first, to which the others hand their images.
 
     Args:
-        source: what is drawn.
+        samples: what is drawn.
         targets: where it goes.
         record: what the images are functions of; a folder made with another record is refused.
         batch_size: images drawn between two looks at the targets.
@@ -77,25 +79,25 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
         What was done, in one line.
 
     Raises:
-        Stopped: SIGINT or SIGTERM came.
+        Interrupted: SIGINT or SIGTERM came.
         FolderError: the folder holds something else.
         ValueError: too many images for one picture.
     """
-    shape = tuple(source.draw([0]).shape[1:])
-    mine = range(source.count)[distributed.share(source.count)]
+    shape = tuple(samples.draw([0]).shape[1:])
+    mine = range(samples.count)[distributed.own_slice(samples.count)]
     first, folder = distributed.rank() == 0, None
     with (
         caught_signals() as caught,
-        closing(Progress(len(mine), 0, "image") if first else Silence()) as progress,
+        closing(Progress(len(mine), 0, "image") if first else NoOutput()) as progress,
         ExitStack() as stack,
     ):
         indices: Iterable[int] = _watched(mine, progress, caught)
         whole = bool(targets.grid or targets.gif or targets.npy)  # these need every image
-        files = targets.files(source, shape) if first else ()
+        files = targets.files(samples, shape) if first else ()
         adds = [stack.enter_context(file) for file in files]
         if targets.outdir:
-            with distributed.first_goes_first():
-                folder = Folder(targets.outdir, record, source.name, targets.format, shape)
+            with distributed.rank_zero_first():
+                folder = Folder(targets.outdir, record, samples.name, targets.format, shape)
             if whole:
                 adds.append(lambda index, image: folder.holds(index) or folder.add(index, image))
             else:
@@ -108,7 +110,7 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
             stack.callback(torch.set_num_threads, threads)
             torch.set_num_threads(max(1, threads - 1))
         pool, writing, done = stack.enter_context(ThreadPoolExecutor(1)), None, 0
-        for part, images in _in_step(drawn(source, indices, batch_size), whole, caught):
+        for part, images in _in_step(draw_batches(samples, indices, batch_size), whole, caught):
             if writing:
                 done += writing.result()
             writing = pool.submit(_write, adds, part, images, caught)
@@ -119,24 +121,24 @@ def write_images(source: Source, targets: Targets, record: dict[str, Any], batch
             done += 0 if whole else folder.there
         done = distributed.broadcast(sum(distributed.gather(done)))
         number = distributed.largest(caught[0] if caught else 0)
-        if number and done < source.count:
-            raise Stopped(number, done, source.count)
+        if number and done < samples.count:
+            raise Interrupted(number, done, samples.count)
     height, width = shape[1:]
     note = ""
     if folder:
         folder.there = sum(distributed.gather(folder.there))
         folder.mended = sum(distributed.gather(folder.mended))
         note = folder.finish() if first else ""
-    return f"{source.count} images of {height}x{width} → {targets}{note}"
+    return f"{samples.count} images of {height}x{width} → {targets}{note}"
 
 
-def drawn(
-    source: Source, indices: Iterable[int], batch_size: int
+def draw_batches(
+    samples: Samples, indices: Iterable[int], batch_size: int
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield indices and their images (≤ batch_size, C, H, W), in order."""
     rest = iter(indices)
     while part := list(islice(rest, batch_size)):
-        yield part, source.draw(part)
+        yield part, samples.draw(part)
 
 
 def _write(adds: list[Add], indices: list[int], images: Tensor, caught: list[int]) -> int:

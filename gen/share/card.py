@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SAMPLES = "samples.png"
 
 
-def logged(run: Run) -> dict[str, float]:
+def read_logged(run: Run) -> dict[str, float]:
     """The numbers that training logged at the step of a checkpoint; empty where none are found."""
     rows = run.path.parent.parent / "metrics.jsonl"
     found: dict[str, float] = {}
@@ -71,9 +71,9 @@ def write_card(
         told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
         parts.append(f"Logged at step {run.step}: {told}.")
     if measurement:
-        what = f"$ gen images {name}\n" if run.draws else "Logit maps: "
+        what = f"$ gen images {name}\n" if run.draws_images else "Logit maps: "
         parts += ["## Checkerboards", _block(f"{what}{measurement}"), READING]
-    if run.draws:
+    if run.draws_images:
         told = f"gen quality {name} {arguments}"
         parts.append("## Quality")
         parts.append(_block(f"$ {told}\n{quality}") if quality else f"Not measured; `{told}` does.")

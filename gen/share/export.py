@@ -115,8 +115,8 @@ def write_onnx(run: Run, file: Path) -> str:
     """
     import torch
 
-    network = run.decoder if run.draws else run.modules[run.averaged[0]]
-    if run.draws:
+    network = run.decoder if run.draws_images else run.modules[run.averaged[0]]
+    if run.draws_images:
         inputs, output = {"latents": torch.zeros(2, network.latent)}, "images"
         if network.classes:
             inputs["labels"] = torch.zeros(2, dtype=torch.int64)

@@ -21,7 +21,7 @@ def pick_device(name: str) -> torch.device:
         name = next((device for device, usable in there.items() if usable), "cpu")
     if not there.get(name, True):
         raise InputError(f"device is {name}; this torch ({torch.__version__}) sees none")
-    if name == "cuda" and distributed.world() > 1:
+    if name == "cuda" and distributed.world_size() > 1:
         own, count = distributed.local_rank(), torch.cuda.device_count()
         if own >= count:
             raise InputError(f"process {own + 1} of this machine finds {count} GPUs; start {count}")

@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 PATIENCE = timedelta(minutes=30)
 
 
-class LostContact(GenError):
+class ProcessLostError(GenError):
     """Another process ended without a word; one line."""
 
 
@@ -36,21 +36,21 @@ class _Group:
 
 
 def rank() -> int:
-    """The number of this process, 0 … world() − 1."""
+    """The number of this process, 0 … world_size() − 1."""
     return _Group.rank
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes act as one."""
     return _Group.world
 
 
 def local_rank() -> int:
     """The number of this process on its own machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if world() > 1 else 0
+    return int(os.environ.get("LOCAL_RANK", 0)) if world_size() > 1 else 0
 
 
-def started_as() -> int:
+def launch_rank() -> int:
     """The rank that torchrun gave this process, known before it has joined the others."""
     return int(os.environ.get("RANK", 0)) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 0
 
@@ -61,9 +61,9 @@ def joined() -> Iterator[None]:
 
     An error on one ends all, and one process says why: the first to fail. The others lose contact
     in their next exchange and exit with status 1 silently. Where a process was killed, the first to
-    notice raises `LostContact`.
+    notice raises `ProcessLostError`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world() > 1:  # alone, or joined already
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world_size() > 1:  # alone, or joined already
         yield
         return
     import torch.distributed as dist
@@ -124,20 +124,20 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the group
-        raise LostContact(
+        raise ProcessLostError(
             f"process {rank()} lost contact with another, which was killed or hangs; "
             "what is saved stays"
         ) from error
 
 
-def described() -> str:
+def describe() -> str:
     """` × 4 processes`, or nothing for one."""
-    return f" × {world()} processes" if world() > 1 else ""
+    return f" × {world_size()} processes" if world_size() > 1 else ""
 
 
-def share(count: int) -> slice:
+def own_slice(count: int) -> slice:
     """This process's part of `count` items in order: contiguous, sizes differ by one at most."""
-    return slice(count * rank() // world(), count * (rank() + 1) // world())
+    return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
 def average(tensors: Sequence[Tensor], weight: float) -> None:
@@ -145,7 +145,7 @@ def average(tensors: Sequence[Tensor], weight: float) -> None:
 
     Weights that add up to 1 make it a mean. All processes end with the same bits.
     """
-    if world() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     import torch
     import torch.distributed as dist
@@ -159,7 +159,7 @@ def average(tensors: Sequence[Tensor], weight: float) -> None:
 
 def largest(number: int) -> int:
     """The largest of one small number per process; never waits for a GPU."""
-    if world() == 1:
+    if world_size() == 1:
         return number
     import torch
     import torch.distributed as dist
@@ -172,11 +172,11 @@ def largest(number: int) -> int:
 
 def gather(value: _Value) -> list[_Value]:
     """The values of all processes in order on rank 0; an empty list on the others."""
-    if world() == 1:
+    if world_size() == 1:
         return [value]
     import torch.distributed as dist
 
-    values: list[Any] = [None] * world()
+    values: list[Any] = [None] * world_size()
     with _talking():
         dist.gather_object(value, values if rank() == 0 else None)
     return values if rank() == 0 else []
@@ -184,7 +184,7 @@ def gather(value: _Value) -> list[_Value]:
 
 def broadcast(value: _Value) -> _Value:
     """Rank 0's value, on all."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     import torch.distributed as dist
 
@@ -200,7 +200,7 @@ def wait() -> None:
 
 
 @contextlib.contextmanager
-def first_goes_first() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """Let rank 0 do alone what the others then find done, such as a download."""
     if rank():
         wait()

@@ -11,7 +11,7 @@ def _installed(name: str) -> str:
         return f"no {name}"
 
 
-def problem() -> str | None:
+def find_problem() -> str | None:
     """One line that names a missing or mismatched torch/torchvision pair and its mend, or None."""
     try:
         import torch
@@ -28,4 +28,4 @@ def problem() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(problem())
+    sys.exit(find_problem())

@@ -48,7 +48,7 @@ class Progress:
         self.bar.close()
 
 
-class Silence:
+class NoOutput:
     """Log and progress of processes beside the first, which leave both to it."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:

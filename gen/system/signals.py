@@ -35,11 +35,11 @@ def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal answered
         now = time.monotonic()
-        if distributed.world() > 1 and now - _Last.time < ECHO:
+        if distributed.world_size() > 1 and now - _Last.time < ECHO:
             return
         _Last.time = now
         again, answered = answered, True
-        if again or distributed.world() == 1:  # from here on the system ends the process
+        if again or distributed.world_size() == 1:  # from here on the system ends the process
             for other in _ENDING:
                 signal.signal(other, signal.SIG_DFL)
         signal.raise_signal(number) if again else answer(number, frame)

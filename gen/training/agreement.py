@@ -16,7 +16,7 @@ BATCH = 32  # images in one pass
 SHOWN = 24
 
 
-def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Pixels, int64 (classes, classes), of each true (row) and predicted class (column).
 
     Pixels whose truth is 255 do not count. Masks are uint8 (B, H, W).
@@ -38,16 +38,18 @@ def pixel_accuracy(table: Tensor) -> float:
     return float(table.diag().sum() / table.sum())
 
 
-def inspect_masks(segmenter: nn.Module, held: Batch) -> Inspection:
-    """Agreement on held images, the grid of the logit maps, and image | truth | prediction."""
+def inspect_masks(segmenter: nn.Module, preview: Batch) -> Inspection:
+    """Agreement on preview images, the grid of the logit maps, and image | truth | prediction."""
     table, tiles = torch.zeros(0), []
     with GridMonitor(segmenter, value_range=(-1, 1)) as monitor:
-        for start in range(0, len(held.images), BATCH):
-            images, masks = (part[start : start + BATCH] for part in (held.images, held.masks))
+        for start in range(0, len(preview.images), BATCH):
+            images, masks = (
+                part[start : start + BATCH] for part in (preview.images, preview.masks)
+            )
             logits = segmenter(images).float()
             monitor.update(margins(logits))
             predicted = logits.argmax(1).to(torch.uint8)
-            found = confusion(masks, predicted, logits.shape[1])
+            found = confusion_matrix(masks, predicted, logits.shape[1])
             table = found + table if len(table) else found
             if start < SHOWN:
                 colors = [colorize(part.cpu()) for part in (masks, predicted)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gen.config.run import RunConfig
 from gen.data.batches import batches
@@ -18,31 +18,24 @@ from gen.data.datasets import Batch, Dataset
 from gen.images import to_float, to_uint8
 from gen.runs.folder import write_status
 from gen.system import distributed
-from gen.system.files import held, remove_unfinished, write_atomically
-from gen.system.progress import Progress, Silence
+from gen.system.files import lock_folder, remove_unfinished, write_atomically
+from gen.system.progress import NoOutput, Progress
 from gen.system.signals import caught_signals
 from gen.training.log import RunLog
 
-from .health import warnings
+from .health import check_health
+from .metrics import FiniteCheck
 from .objectives import Metrics, Objective, Phase
 from .state import State
-from .tally import Watch
 
-HELD = 64  # images that every snapshot looks at
+PREVIEW_IMAGES = 64  # images that every snapshot looks at
 
 
 def train_only(phase: Phase, among: Sequence[Phase]) -> None:
     """Let gradients flow to this phase's weights alone, so that frozen players cost nothing."""
     for other in among:
-        for group in other.optimizer.param_groups:
-            for weight in group["params"]:
-                weight.requires_grad_(other is phase)
-
-
-def gradients(phase: Phase) -> list[Tensor]:
-    """What the last backward pass left for this phase's weights."""
-    weights = (weight for group in phase.optimizer.param_groups for weight in group["params"])
-    return [weight.grad for weight in weights if weight.grad is not None]
+        for weight in other.weights:
+            weight.requires_grad_(other is phase)
 
 
 def train_step(
@@ -50,8 +43,8 @@ def train_step(
     batch: Batch,
     step: int,
     autocast: contextlib.AbstractContextManager,
-    share: float = 1.0,
-    watch: Watch | None = None,
+    weight: float = 1.0,
+    finite_check: FiniteCheck | None = None,
 ) -> Metrics:
     """Give every phase that is due its turn; returns the metrics of all.
 
@@ -60,8 +53,8 @@ def train_step(
         batch: this process's part of the step's images, in [−1, 1] on the device.
         step: counted from 0.
         autocast: what the losses are computed under.
-        share: of all images of the step, those in `batch`; weighs the mean of gradients.
-        watch: looks at every turn's loss and weights.
+        weight: of all images of the step, those in `batch`; weighs the mean of gradients.
+        finite_check: looks at every turn's loss and weights.
     """
     metrics: Metrics = {}
     for phase in objective.phases:
@@ -72,12 +65,12 @@ def train_step(
         with autocast:
             loss, seen = phase.loss(batch, step)
         loss.backward()
-        distributed.average(gradients(phase), share)
-        metrics[f"grad/{phase.name}"] = nn.utils.get_total_norm(gradients(phase))
+        gradients = [w.grad for w in phase.weights if w.grad is not None]
+        distributed.average(gradients, weight)
+        metrics[f"grad/{phase.name}"] = nn.utils.get_total_norm(gradients)
         phase.optimizer.step()
-        if watch:
-            weights = [w for group in phase.optimizer.param_groups for w in group["params"]]
-            watch.note(phase.name, loss, weights, step)
+        if finite_check:
+            finite_check.update(phase.name, loss, phase.weights, step)
         metrics |= seen
     return metrics
 
@@ -91,11 +84,11 @@ class Trainer(State):
         super().__init__(config, dataset, folder)
         self.validation = validation
 
-    def held(self) -> Batch:
+    def preview_batch(self) -> Batch:
         """What every snapshot looks at: the validation images, or some spread evenly over all."""
         if self.validation:
             return self.to_device(self.validation.fetch(range(len(self.validation))))
-        count = min(HELD, len(self.dataset))
+        count = min(PREVIEW_IMAGES, len(self.dataset))
         spread = [index * len(self.dataset) // count for index in range(count)]
         return self.to_device(self.dataset.fetch(spread))
 
@@ -118,11 +111,11 @@ class Trainer(State):
     ) -> dict[str, float]:
         """Log `values` and what the objective shows of the averaged networks; return its health."""
         with torch.inference_mode():
-            seen = self.objective.inspect(self.average.module, self.held())
+            seen = self.objective.inspect(self.average.module, self.preview_batch())
         values = {**values, **seen.metrics}
         # Of a network that has learned nothing yet, nothing is expected.
         said = seen.warnings if self.step else []
-        said = said + warnings(values, self.step * self.config.training.batch_size)
+        said = said + check_health(values, self.step * self.config.training.batch_size)
         log.metrics(self.step, values, said)
         for warning in said:
             progress.say(f"Warning at step {self.step}: {warning}")
@@ -149,11 +142,11 @@ class Trainer(State):
         """
         with caught_signals() as caught:
             if distributed.rank():
-                return self.train(caught, Silence(), Silence())
-            with held(self.folder):
-                return self.run_and_tell(caught)
+                return self.train(caught, NoOutput(), NoOutput())
+            with lock_folder(self.folder):
+                return self.run_and_record(caught)
 
-    def run_and_tell(self, caught: Sequence[int]) -> int:
+    def run_and_record(self, caught: Sequence[int]) -> int:
         """Train, and leave in status.json how it ended."""
         for folder in (self.folder, *filter(Path.is_dir, self.folder.iterdir())):
             remove_unfinished(folder)
@@ -194,16 +187,20 @@ class Trainer(State):
         )
         with contextlib.closing(stream):
             if self.step == 0:
-                log.pictures("real", to_uint8(self.held().images[:HELD]).cpu(), 0)
+                log.pictures(
+                    "real", to_uint8(self.preview_batch().images[:PREVIEW_IMAGES]).cpu(), 0
+                )
                 self.snapshot(log, progress, {})
             since, clock = self.step, time.perf_counter()
             stopping = 0
             while self.step < training.steps and not stopping:
                 batch = self.to_device(next(stream))
                 self.means.add(
-                    train_step(self.objective, batch, self.step, autocast, self.share, self.watch)
+                    train_step(
+                        self.objective, batch, self.step, autocast, self.weight, self.finite_check
+                    )
                 )
-                distributed.average(self.statistics, self.share)
+                distributed.average(self.statistics, self.weight)
                 self.average.update_parameters(self.live)
                 self.step += 1
                 progress.advance()
@@ -212,7 +209,7 @@ class Trainer(State):
                 snapshot = self.step == training.steps or self.step % training.snapshot_every == 0
                 if snapshot or self.step % training.log_every == 0:
                     self.check_finite()
-                    values = self.means.read(self.share)
+                    values = self.means.read(self.weight)
                     now = time.perf_counter()
                     rate = (self.step - since) * training.batch_size / (now - clock)
                     since, clock = self.step, now

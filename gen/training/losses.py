@@ -1,4 +1,7 @@
-"""Losses; `gen.config.objectives` lists those to choose from. Each takes whole batches and returns a sum per image, averaged over the batch (0-d)."""
+"""Losses. Each takes whole batches and returns a sum per image, averaged over the batch (0-d).
+
+`gen.config.objectives` lists those that can be chosen.
+"""
 
 from __future__ import annotations
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from gen.analysis.layers.phases import last_enlarging, layer_gains, local_moment, weighted_imbalance
+from gen.analysis.layers.phases import (
+    decibels,
+    find_last_enlarging,
+    layer_gains,
+    local_moment,
+    weighted_imbalance,
+)
 from gen.analysis.measure.meter import Meter
 from gen.images import to_uint8
 from gen.models.decoder import Decoder
 from gen.sampling.seeds import sample_images
 
-from .health import diversity, seen_latents
+from .health import count_used_latents, diversity
 
-PREVIEW = 64  # images on a sample sheet
-MONITORED = 256  # images: half a second of one core at 32×32, 0.6 % of 1000 steps of 64
+SHEET_IMAGES = 64  # images on a sample sheet
+MEASURED_IMAGES = 256  # images: half a second of one core at 32×32, 0.6 % of 1000 steps of 64
 
 
 @dataclass
@@ -46,8 +51,8 @@ def inspect_samples(
     named = None if classes is None else classes.tolist()
     judged = sample_images(copy.deepcopy(trained).eval(), range(len(real)), labels=named)
     metrics["health/diversity"] = diversity(judged, to_uint8(real).cpu(), classes)
-    metrics["health/active_latents"] = seen_latents(trained.stem[0].weight, trained.latent)
-    return Inspection({"samples": samples[:PREVIEW]}, metrics)
+    metrics["health/active_latents"] = count_used_latents(trained.stem[0].weight, trained.latent)
+    return Inspection({"samples": samples[:SHEET_IMAGES]}, metrics)
 
 
 class GridMonitor:
@@ -60,7 +65,7 @@ class GridMonitor:
     """
 
     def __init__(self, network: nn.Module, value_range: tuple[float, float] | None = None) -> None:
-        self.layer, self.meter = last_enlarging(network), Meter(value_range=value_range)
+        self.layer, self.meter = find_last_enlarging(network), Meter(value_range=value_range)
         self.moments: list[Tensor] = []
 
     def __enter__(self) -> GridMonitor:
@@ -95,7 +100,7 @@ class GridMonitor:
         if self.moments:
             moment = torch.stack(self.moments).mean(0)
             ratio = float(weighted_imbalance(layer_gains(self.layer), moment))
-            values["checkerboard/imbalance_db"] = 10 * math.log10(max(ratio, 1e-20))
+            values["checkerboard/imbalance_db"] = decibels(ratio)
         return values
 
 
@@ -103,6 +108,6 @@ class GridMonitor:
 def grid_metrics(decoder: Decoder) -> tuple[Tensor, dict[str, float]]:
     """Samples of seeds 0 … 255, and what the log says of their grid."""
     with GridMonitor(decoder) as monitor:
-        samples = sample_images(decoder, range(MONITORED))
+        samples = sample_images(decoder, range(MEASURED_IMAGES))
         monitor.update(samples)
     return samples, monitor.metrics()

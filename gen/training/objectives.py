@@ -27,9 +27,9 @@ from gen.images import to_uint8
 
 from . import losses
 from .agreement import inspect_masks
-from .health import active_latents, saturation
+from .health import count_active_latents, saturation
 from .losses import kl_divergence, lipschitz_penalty, r1_penalty, reparametrize
-from .monitor import PREVIEW, Inspection, inspect_samples
+from .monitor import SHEET_IMAGES, Inspection, inspect_samples
 
 Metrics = dict[str, Tensor]  # "group/name" → detached 0-d tensor on the device
 
@@ -43,6 +43,11 @@ class Phase:
     # A batch with images in [−1, 1], and the step → 0-d loss and metrics.
     loss: Callable[[Batch, int], tuple[Tensor, Metrics]]
     every: int = 1
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """What the turn may change."""
+        return [weight for group in self.optimizer.param_groups for weight in group["params"]]
 
 
 class Objective(Protocol):
@@ -181,7 +186,7 @@ class VAE:
     def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
         labels = preview.labels if self.conditional else None
-        return inspect_autoencoder(averaged, self.modules, preview.images, labels)
+        return inspect_reconstructions(averaged, self.modules, preview.images, labels)
 
 
 class VAEGAN:
@@ -258,10 +263,10 @@ class VAEGAN:
 
     def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
         """Samples, their grid, and images beside reconstructions from their posterior means."""
-        return inspect_autoencoder(averaged, self.modules, preview.images)
+        return inspect_reconstructions(averaged, self.modules, preview.images)
 
 
-def inspect_autoencoder(
+def inspect_reconstructions(
     averaged: Mapping[str, nn.Module],
     trained: Mapping[str, nn.Module],
     images: Tensor,
@@ -271,10 +276,13 @@ def inspect_autoencoder(
     inspection = inspect_samples(averaged["decoder"], trained["decoder"], images, labels)
     mean, log_variance = copy.deepcopy(trained["encoder"]).eval()(images, labels)
     dimensions = kl_divergence(mean, log_variance)
-    inspection.metrics["health/active_latents"] = active_latents(mean)
+    inspection.metrics["health/active_latents"] = count_active_latents(mean)
     inspection.metrics["vae/kl_largest_dimension"] = float(dimensions.max())
     inspection.metrics["vae/kl_median_dimension"] = float(dimensions.median())
-    few, named = images[: PREVIEW // 2], None if labels is None else labels[: PREVIEW // 2]
+    few, named = (
+        images[: SHEET_IMAGES // 2],
+        None if labels is None else labels[: SHEET_IMAGES // 2],
+    )
     mean, _ = averaged["encoder"](few, named)
     pairs = torch.stack([few, averaged["decoder"](mean, named)], dim=1)  # (B, 2, C, H, W)
     inspection.pictures["reconstructions"] = to_uint8(pairs.flatten(0, 1)).cpu()

@@ -19,8 +19,8 @@ from gen.system import distributed
 from gen.system.device import pick_device
 from gen.system.errors import GenError
 
+from .metrics import FiniteCheck, Means
 from .objectives import build_objective
-from .tally import Means, Watch
 
 
 class TrainingError(GenError):
@@ -37,8 +37,8 @@ class State:
         self.step = self.saved = 0
 
         # Of each step's images this process sees a part; gradients are means over all images.
-        self.part = distributed.share(training.batch_size)
-        self.share = (self.part.stop - self.part.start) / training.batch_size
+        self.part = distributed.own_slice(training.batch_size)
+        self.weight = (self.part.stop - self.part.start) / training.batch_size
 
         # Networks, with weights from the seed; the noise of training continues its stream. Beside
         # the first, processes have streams of their own.
@@ -64,7 +64,9 @@ class State:
         ).requires_grad_(False)
         self.average.eval()
         self.means = Means()
-        self.watch = Watch([phase.name for phase in self.objective.phases], self.device)
+        self.finite_check = FiniteCheck(
+            [phase.name for phase in self.objective.phases], self.device
+        )
         if training.compile:
             for module in self.modules.values():
                 module.compile()
@@ -86,21 +88,21 @@ class State:
             self.average.module.load_state_dict(content["ema"])
             self.average.n_averaged.fill_(content["step"])
             self.step = self.saved = content["step"]
-            self.load_own(content["processes"])
+            self.load_process_state(content["processes"])
             before, now = content["conditions"], self.conditions()
             changed = [f"{k} {before[k]} → {now[k]}" for k in now if before[k] != now[k]]
         if changed and not distributed.rank():
             text = f"Warning: {', '.join(changed)}; the run goes on, but not bitwise as it would"
             print(text, file=sys.stderr)
 
-    def take(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
+    def load_weights(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
         """Start from weights of networks by name; the average starts from them as well."""
         for name, tensors in weights.items():
             self.modules[name].load_state_dict(tensors, strict=False)
         if weights:
             self.average.module.load_state_dict(self.live.state_dict())
 
-    def own_state(self) -> dict[str, Any]:
+    def process_state(self) -> dict[str, Any]:
         """What of the state is this process's alone."""
         cuda = self.device.type == "cuda"
         return {
@@ -109,13 +111,13 @@ class State:
             "means": self.means.state(),
         }
 
-    def load_own(self, states: list[dict[str, Any]]) -> None:
+    def load_process_state(self, states: list[dict[str, Any]]) -> None:
         """Go on with what is this process's alone, of which a checkpoint holds one state each."""
         rank = distributed.rank()
         if rank >= len(states):
             torch.manual_seed(noise_seed(self.config.training.seed, rank, self.step))
             return
-        if len(states) == distributed.world():  # else some would hold means that others lack
+        if len(states) == distributed.world_size():  # else some would hold means that others lack
             self.means.load(states[rank]["means"], self.device)
         torch.set_rng_state(states[rank]["cpu"])
         if self.device.type == "cuda" and states[rank]["cuda"] is not None:
@@ -129,7 +131,7 @@ class State:
             "torch": str(torch.__version__),
             "device": f"{self.device.type} {unit}",
             "threads": torch.get_num_threads(),
-            "processes": distributed.world(),
+            "processes": distributed.world_size(),
             "images": len(self.dataset),
         }
 
@@ -140,7 +142,7 @@ class State:
             TrainingError, CheckpointError: something is not finite, so nothing is written.
         """
         self.check_finite()
-        states = distributed.gather(self.own_state())
+        states = distributed.gather(self.process_state())
         if distributed.rank() == 0:
             content = {
                 "config": self.config.to_dict(),
@@ -162,13 +164,13 @@ class State:
         Raises:
             TrainingError: a loss or weight has been NaN or infinite.
         """
-        trouble = self.watch.trouble()
-        if trouble is None:
+        failure = self.finite_check.first_failure()
+        if failure is None:
             return
         lr = getattr(self.config.objective, "lr", 0.0)
         other = " or precision=fp32" if self.config.training.precision != "fp32" else ""
         raise TrainingError(
-            f"{trouble.what} of phase {trouble.phase} not finite in step {trouble.step + 1}; step "
+            f"{failure.what} of phase {failure.phase} not finite in step {failure.step + 1}; step "
             f"{self.saved} is saved and good. To go on from there more gently: "
             f"--resume {self.folder} --override lr={lr / 2:g}{other}"
         )

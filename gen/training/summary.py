@@ -29,7 +29,7 @@ def count_costs(config: RunConfig) -> dict[str, tuple[int, int]]:
     return costs
 
 
-def describe(config: RunConfig) -> str:
+def describe_run(config: RunConfig) -> str:
     """The networks of a run and their costs, as a table."""
     model, training = config.model, config.training
     lines = [

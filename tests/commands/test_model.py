@@ -14,7 +14,7 @@ from torch import nn
 
 import analyze
 from gen.analysis.layers.phases import phase_gains
-from gen.analysis.report.history import read_history, since_when
+from gen.analysis.report.history import describe_onset, read_history
 from gen.runs.open import find_checkpoint, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def test_model_of_a_run_says_since_when(finished_run, tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["schema"] == 1
     assert "Period 2: " in result.stderr
-    assert since_when(read_history(folder))[0] in result.stderr
+    assert describe_onset(read_history(folder))[0] in result.stderr
     with Image.open(tmp_path / "r" / "history.png") as picture:
         assert picture.size[0] > 500
 
@@ -77,10 +77,10 @@ def test_since_when():
     def rows(*found):
         return [{"step": i, "checkerboard/period2_detected": f} for i, f in enumerate(found)]
 
-    assert since_when(rows(0, 1, 0, 1, 1)) == ["Period 2: detected since step 3."]
-    assert since_when(rows(0, 1, 0)) == ["Period 2: detected at 1 of 3 snapshots."]
-    assert since_when(rows(0, 0)) == ["Period 2: never detected in 2 snapshots."]
-    assert since_when([]) == []
+    assert describe_onset(rows(0, 1, 0, 1, 1)) == ["Period 2: detected since step 3."]
+    assert describe_onset(rows(0, 1, 0)) == ["Period 2: detected at 1 of 3 snapshots."]
+    assert describe_onset(rows(0, 0)) == ["Period 2: never detected in 2 snapshots."]
+    assert describe_onset([]) == []
 
 
 def test_repair_writes_new_weights_that_every_command_takes(uneven, tmp_path):

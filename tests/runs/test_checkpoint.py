@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gen.runs.checkpoint import CheckpointError, run_checkpoints, save_checkpoint
-from gen.runs.describe import describe
+from gen.runs.describe import describe_file
 from gen.runs.open import find_checkpoint, load, load_checkpoint, read_file
 from gen.training.loop import Trainer
 from tests.conftest import small_config
@@ -251,7 +251,7 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path):
 @pytest.mark.parametrize("part", ["modules", "ema"])
 def test_state_of_another_kind_is_one_line(checkpoint, tmp_path, part):
     torch.save(torch.load(checkpoint, weights_only=True) | {part: 3}, tmp_path / "other.pt")
-    for read in (load, describe):
+    for read in (load, describe_file):
         with pytest.raises(CheckpointError, match="do not fit") as error:
             read(tmp_path / "other.pt")
         assert "\n" not in str(error.value)

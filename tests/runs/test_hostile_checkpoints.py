@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import save_file
 
 from gen.runs.checkpoint import CheckpointError, run_checkpoints
-from gen.runs.describe import describe
+from gen.runs.describe import describe_file
 from gen.runs.open import load, load_checkpoint
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = (load, load_checkpoint, describe)
+READERS = (load, load_checkpoint, describe_file)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import nn
 
 import sample
 from gen.runs.checkpoint import CheckpointError
-from gen.runs.describe import describe
+from gen.runs.describe import describe_file
 from gen.runs.open import find_checkpoint, load
 from gen.sampling.seeds import draw_latents, sample_images
 
@@ -66,7 +66,7 @@ def test_sample_command_and_inspect(tmp_path):
     assert result.exit_code == 0, result.output
     assert "9 images of 32x32" in result.output
     assert np.load(tmp_path / "s.npy").shape == (9, 32, 32, 3)
-    assert "latent 20 → 16 → 8 → 4 → 3 channels, images of 32x32" in describe(file)
+    assert "latent 20 → 16 → 8 → 4 → 3 channels, images of 32x32" in describe_file(file)
 
 
 def test_old_files_without_batch_counters(tmp_path):
@@ -87,12 +87,12 @@ def test_neighbors_of_the_layout_are_not_taken_for_it(tmp_path):
         torch.save(changed, tmp_path / f"{name}.pth")
         with pytest.raises(CheckpointError, match="no checkpoint of gen"):
             load(tmp_path / f"{name}.pth")
-        assert "does not know" in describe(tmp_path / f"{name}.pth")
+        assert "does not know" in describe_file(tmp_path / f"{name}.pth")
 
 
 def test_inspect_names_a_run(finished_run):
     model, folder = finished_run
-    text = describe(folder)
+    text = describe_file(folder)
     assert f"{find_checkpoint(folder)}: {model} of this toolkit after 6 steps" in text
     assert "16x16, 3 channels" in text
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 import train
 from gen.runs.checkpoint import run_checkpoints
 from gen.runs.open import load_checkpoint
-from gen.system.files import held
+from gen.system.files import lock_folder
 from tests.equality import run_differences
 
 SMALL = ["--size", "16", "--width", "4", "--latent", "4", "--batch-size", "8", "--device", "cpu"]
@@ -157,7 +157,7 @@ def test_a_file_that_lies_in_no_run_is_refused(folder, tmp_path):
 
 
 def test_two_processes_never_train_one_run(folder):
-    with held(folder):
+    with lock_folder(folder):
         result = run("vae", "--resume", folder, "--steps", 6)
     assert result.exit_code == 1 and "another process is training here" in result.output
     assert load_checkpoint(folder)["step"] == 4

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 import train
 from gen.runs.open import load_checkpoint
-from gen.runs.transfer import fitting_weights
+from gen.runs.transfer import load_fitting_weights
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
@@ -18,12 +18,12 @@ def start(*arguments):
 def test_what_fits_is_taken_and_the_rest_named(finished_run, small_dataset, tmp_path):
     model, folder = finished_run
     config = small_config(model, {"latent": 7}, steps=1)
-    weights, report = fitting_weights(folder, config)
+    weights, report = load_fitting_weights(folder, config)
     decoder = "generator" if model == "dcgan" else "decoder"
     assert "of another shape: " in report and f"{decoder}.stem.0.weight (" in report
     trainer = Trainer(config, small_dataset, tmp_path)
     fresh = trainer.modules[decoder].state_dict()["stem.0.weight"].clone()
-    trainer.take(weights)
+    trainer.load_weights(weights)
     stored = load_checkpoint(folder)["modules"]
     for name, module in trainer.modules.items():
         for key, value in module.state_dict().items():
@@ -37,7 +37,7 @@ def test_what_fits_is_taken_and_the_rest_named(finished_run, small_dataset, tmp_
 def test_parts_of_a_vae_go_into_a_vaegan(finished_run):
     model, folder = finished_run
     other = {"vae": "vaegan", "dcgan": "vaegan", "vaegan": "vae"}[model]
-    weights, report = fitting_weights(folder, small_config(other))
+    weights, report = load_fitting_weights(folder, small_config(other))
     shared = {"dcgan": {"discriminator"}}.get(model, {"encoder", "decoder"})
     assert {name for name, tensors in weights.items() if tensors} == shared
     assert ("not there" in report) == (other == "vaegan")

@@ -15,9 +15,9 @@ import sample
 from gen.images import to_float, to_uint8
 from gen.runs.open import Run, load, open_run
 from gen.sampling.norm import set_statistics
-from gen.sampling.paths import interpolation, lerp, slerp, walk
+from gen.sampling.paths import interpolate, lerp, slerp, walk
+from gen.sampling.samples import SampleOptions, make_samples
 from gen.sampling.seeds import draw_inputs, draw_latents, sample_images
-from gen.sampling.sources import open_source
 from gen.sampling.write import _write
 from gen.training.loop import Trainer
 from tests.conftest import small_config
@@ -34,7 +34,7 @@ def run_of(small_dataset, tmp_path_factory):
             made[key] = tmp_path_factory.mktemp(model)
             config = small_config(model, networks, steps=2, batch_size=32)
             if networks:
-                config = config.with_networks(classes=3)
+                config = config.with_model(classes=3)
             assert Trainer(config, small_dataset, made[key]).run() == 0
         return made[key]
 
@@ -97,7 +97,7 @@ def test_a_walk_closes_and_passes_through_its_corners():
 def test_classes_go_straight_beside_the_latents():
     decoder = Decoder(8, (16, 16), 3, 4, classes=3)
     ends = draw_inputs(decoder, [3, 8], [0, 2])
-    path = interpolation("slerp", 8, ends, 3)
+    path = interpolate("slerp", 8, ends, 3)
     vectors = decoder.embedding.weight.detach()
     assert torch.equal(path[:, 8:], torch.stack([vectors[0], path[1, 8:], vectors[2]]))
     assert torch.allclose(path[1, 8:], (vectors[0] + vectors[2]) / 2)
@@ -216,7 +216,7 @@ def test_reconstructions_stand_beside_their_images(run_of, tmp_path, photos, mod
         for weight in opened.decoder.parameters():  # two steps have not taught it to heed latents
             weight *= 10
         copies, others = (decoded(part).int() for part in (0, 1))
-        made = open_source("reconstruct", opened, {"reconstruct": photos}).draw(range(7))
+        made = make_samples("reconstruct", opened, SampleOptions(reconstruct=photos)).draw(range(7))
     assert np.abs(shown - pairs[:, :, 16:]).max() <= 1  # another batch size rounds differently
     assert (copies - made[..., 16:]).abs().max() <= 1
     assert (copies - others).abs().max() > 10  # of the mean, and not of the variance

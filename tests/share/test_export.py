@@ -23,7 +23,7 @@ from gen.commands.train import new_config
 from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.runs.checkpoint import CheckpointError
-from gen.runs.describe import describe
+from gen.runs.describe import describe_file
 from gen.runs.open import load, open_run
 from gen.runs.pretrained import digest
 from gen.sampling.seeds import draw_latents, sample_images
@@ -157,7 +157,7 @@ def test_sample_and_analyze_take_it(exported, trained, tmp_path):
     assert run("images", weights, command=analyze.main).stdout == found[0].stdout
     result = run("model", exported, "--num", 128, command=analyze.main)
     assert result.exit_code == 0 and "since" not in result.output
-    assert "dcgan of this toolkit after 6 steps" in describe(exported)
+    assert "dcgan of this toolkit after 6 steps" in describe_file(exported)
 
 
 def test_it_cannot_be_resumed(exported):

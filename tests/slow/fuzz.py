@@ -269,13 +269,13 @@ def read_image(path: Path) -> str | None:
 def read_checkpoint(path: Path) -> str | None:
     """Load a decoder as sample.py does, and a whole run as --resume does."""
     from gen.runs.checkpoint import CheckpointError
-    from gen.runs.describe import describe
+    from gen.runs.describe import describe_file
     from gen.runs.open import load, load_checkpoint
 
     looks = [
         lambda: load(path, device="cpu"),
         lambda: load_checkpoint(path),
-        lambda: describe(path),
+        lambda: describe_file(path),
     ]
     return _looked(looks, (CheckpointError,))
 
@@ -284,7 +284,7 @@ def read_text(path: Path) -> str | None:
     """Read a configuration, a measurement to compare, or the log of a run."""
     import click
 
-    from gen.analysis.report.history import draw_history, read_history, since_when
+    from gen.analysis.report.history import describe_onset, draw_history, read_history
     from gen.commands.compare import _measurement, table
     from gen.commands.train import new_config
 
@@ -299,7 +299,7 @@ def read_text(path: Path) -> str | None:
     def log() -> None:
         (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
         rows = read_history(path.parent)
-        since_when(rows)
+        describe_onset(rows)
         if zlib.crc32(path.read_bytes()) % 50 == 0:  # slow
             draw_history(rows)
 

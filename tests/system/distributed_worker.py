@@ -23,8 +23,8 @@ from gen.runs.data import open_dataset
 from gen.runs.open import load_checkpoint
 from gen.system import distributed
 from gen.training import objectives
-from gen.training.loop import Trainer, gradients, train_step
-from gen.training.tally import Means
+from gen.training.loop import Trainer, train_step
+from gen.training.metrics import Means
 from tests.conftest import small_config
 
 BATCH = 9  # 4 + 5 over two processes
@@ -51,11 +51,11 @@ def noiseless_steps(model, dataset, folder):
         for step in range(3):
             batch = trainer.to_device(next(stream))
             no_cast = contextlib.nullcontext()
-            metrics.add(train_step(objective, batch, step, no_cast, trainer.share))
+            metrics.add(train_step(objective, batch, step, no_cast, trainer.weight))
             if step == 0:
-                first = [g.clone() for phase in objective.phases for g in gradients(phase)]
+                first = [w.grad.clone() for phase in objective.phases for w in phase.weights]
     weights = [w.detach() for m in trainer.modules.values() for w in m.parameters()]
-    return {"gradients": first, "weights": weights, "metrics": metrics.read(trainer.share)}
+    return {"gradients": first, "weights": weights, "metrics": metrics.read(trainer.weight)}
 
 
 def pixels(batch):

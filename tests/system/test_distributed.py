@@ -267,7 +267,7 @@ def test_no_thread_of_the_group_outlives_it(start, killed):
                     if distributed.rank():
                         os.kill(os.getpid(), signal.SIGKILL)
                     distributed.wait()
-        except distributed.LostContact as error:
+        except distributed.ProcessLostError as error:
             lost = error
         print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gen.system import distributed, signals
-from gen.system.files import append, held, read_rows, remove_unfinished, write_atomically
+from gen.system.files import append, lock_folder, read_rows, remove_unfinished, write_atomically
 from gen.system.signals import caught_signals, interruptible, uninterrupted
 from gen.training.loop import Trainer
 from tests.conftest import small_config
@@ -106,16 +106,21 @@ def test_rows_add_up_and_a_torn_one_is_none(tmp_path):
 
 
 def test_a_directory_is_held_by_one_and_let_go_of_by_the_dead(tmp_path):
-    script = "import sys, time; from pathlib import Path; from gen.system.files import held\n"
-    script += "with held(Path(sys.argv[1])): print('now', flush=True); time.sleep(60)"
+    script = (
+        "import sys, time; from pathlib import Path; from gen.system.files import lock_folder\n"
+    )
+    script += "with lock_folder(Path(sys.argv[1])): print('now', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     process.stdout.readline()
-    with pytest.raises(BlockingIOError, match="another process is training here"), held(tmp_path):
+    with (
+        pytest.raises(BlockingIOError, match="another process is training here"),
+        lock_folder(tmp_path),
+    ):
         pass
     process.kill()
     process.communicate()
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert names_in(tmp_path) == []
 
 

@@ -26,7 +26,7 @@ def trained(dataset, folder, steps, networks=None, objective=None, model="dcgan"
 
 def mean_slope(trainer):
     """Mean of ‖∇D‖ half-way between real and generated images."""
-    held = trainer.held()
+    held = trainer.preview_batch()
     with torch.no_grad():
         fakes, labels = trainer.objective.generate(held)
     critic = trainer.modules["discriminator"]

@@ -118,6 +118,6 @@ def test_classes_travel_with_their_images(small_dataset, tmp_path):
         small_config("vae", {"conditional": True, "classes": 3}), small_dataset, tmp_path
     )
     batch = small_dataset.fetch(range(8))
-    held = trainer.held()
+    held = trainer.preview_batch()
     assert torch.equal(held.labels, small_dataset.fetch(range(64)).labels)
     assert isinstance(batch, Batch) and torch.equal(trainer.to_device(batch).labels, batch.labels)

@@ -87,11 +87,11 @@ def test_classes_that_have_become_one_image_each():
 
 def test_latents_that_carry_nothing():
     means = torch.randn(64, 5) * torch.tensor([1.0, 0.5, 0.05, 0.2, 0.0])
-    assert health.active_latents(means) == 3
+    assert health.count_active_latents(means) == 3
     weight = torch.randn(40, 7)
     weight[:, 2] *= 1e-3
     weight[:, 6] = 0  # beyond the latent: part of a class's vector
-    assert health.seen_latents(weight, 6) == 5
+    assert health.count_used_latents(weight, 6) == 5
 
 
 def test_saturation_counts_images_that_teach_nothing():

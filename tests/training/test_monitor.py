@@ -9,11 +9,11 @@ from gen.models.decoder import Decoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gen.analysis.layers.calls import find_layers
-from gen.analysis.layers.phases import last_enlarging, layer_gains
+from gen.analysis.layers.phases import find_last_enlarging, layer_gains
 from gen.analysis.layers.trace import trace
 from gen.analysis.measure.meter import measure
 from gen.sampling.seeds import draw_latents, sample_images
-from gen.training.monitor import MONITORED, grid_metrics
+from gen.training.monitor import MEASURED_IMAGES, grid_metrics
 
 
 def grown(upsample="transposed", size=(32, 32)):
@@ -30,7 +30,7 @@ def grown(upsample="transposed", size=(32, 32)):
 def test_numbers_are_those_of_the_measurement():
     network = grown()
     samples, found = grid_metrics(network)
-    assert torch.equal(samples, sample_images(network, range(MONITORED)))
+    assert torch.equal(samples, sample_images(network, range(MEASURED_IMAGES)))
     expected = measure(samples)
     for period in (2, 4):
         name = f"checkerboard/period{period}"
@@ -38,7 +38,7 @@ def test_numbers_are_those_of_the_measurement():
         assert found.get(f"{name}_limit_dbc") == expected.periods[period].detection_limit_dbc
         assert found[f"{name}_detected"] == expected.periods[period].detected
     assert not any("period8" in name for name in found)  # 32 pixels hold no six periods of 8
-    layers = trace(network, draw_latents(range(MONITORED), 16)).layers
+    layers = trace(network, draw_latents(range(MEASURED_IMAGES), 16)).layers
     assert found["checkerboard/imbalance_db"] == pytest.approx(layers[-1].imbalance_db, abs=1)
 
 
@@ -46,7 +46,7 @@ def test_numbers_are_those_of_the_measurement():
 def test_gains_are_those_of_the_analysis(upsample):
     network = grown(upsample)
     found, _ = find_layers(network, torch.randn(2, 16))
-    torch.testing.assert_close(layer_gains(last_enlarging(network)), found[-1].gains)
+    torch.testing.assert_close(layer_gains(find_last_enlarging(network)), found[-1].gains)
 
 
 def test_resize_has_no_imbalance_and_no_hook_stays():

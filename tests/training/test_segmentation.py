@@ -17,7 +17,7 @@ from gen.data.datasets import Batch, load_dataset
 from gen.runs.open import load_checkpoint
 from gen.sampling.masks import margins
 from gen.training import losses
-from gen.training.agreement import confusion, inspect_masks, mean_iou, pixel_accuracy
+from gen.training.agreement import confusion_matrix, inspect_masks, mean_iou, pixel_accuracy
 from gen.training.loop import Trainer
 from gen.training.losses import dice_loss, pixel_cross_entropy
 from tests.conftest import small_config
@@ -89,7 +89,7 @@ def test_agreement_against_a_slow_reference(classes, seed, ignored):
     truth[0, 0, 0] = 255
     truth[torch.rand(truth.shape, generator=generator) < ignored] = 255
     truth[0, 0, 1] = 0
-    table = confusion(truth, predicted, classes)
+    table = confusion_matrix(truth, predicted, classes)
     pairs = [
         (t, p)
         for t, p in zip(truth.flatten().tolist(), predicted.flatten().tolist(), strict=True)

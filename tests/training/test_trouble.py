@@ -16,8 +16,8 @@ from gen.runs.open import load_checkpoint
 from gen.system.files import read_rows
 from gen.training.log import RunLog
 from gen.training.loop import Trainer, train_step
+from gen.training.metrics import Failure, FiniteCheck
 from gen.training.state import TrainingError
-from gen.training.tally import Trouble, Watch
 from tests.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,22 +28,22 @@ def status(folder):
     return json.loads((folder / "status.json").read_text())
 
 
-def test_watch_remembers_the_first_trouble():
-    watch = Watch(["one", "two"], torch.device("cpu"))
+def test_the_first_failure_is_remembered():
+    finite_check = FiniteCheck(["one", "two"], torch.device("cpu"))
     good, bad = torch.ones(()), torch.tensor(NAN)
     weights = [torch.ones(3), torch.ones(2, 2)]
     for phase in ("one", "two"):
-        watch.note(phase, good, weights, 0)
-    assert watch.trouble() is None
-    watch.note("two", good, [torch.ones(3), torch.tensor([1.0, -INF])], 3)
-    assert watch.trouble() == Trouble(3, "two", "weights")
-    watch.note("two", bad, weights, 3)  # of one turn the loss comes first
-    assert watch.trouble() == Trouble(3, "two", "loss")
-    watch.note("one", torch.tensor(INF), weights, 4)  # later changes nothing
-    watch.note("two", bad, weights, 4)
-    assert watch.trouble() == Trouble(3, "two", "loss")
-    watch.note("one", good, [torch.tensor([NAN])], 3)  # of one step the earlier phase
-    assert watch.trouble() == Trouble(3, "one", "weights")
+        finite_check.update(phase, good, weights, 0)
+    assert finite_check.first_failure() is None
+    finite_check.update("two", good, [torch.ones(3), torch.tensor([1.0, -INF])], 3)
+    assert finite_check.first_failure() == Failure(3, "two", "weights")
+    finite_check.update("two", bad, weights, 3)  # of one turn the loss comes first
+    assert finite_check.first_failure() == Failure(3, "two", "loss")
+    finite_check.update("one", torch.tensor(INF), weights, 4)  # later changes nothing
+    finite_check.update("two", bad, weights, 4)
+    assert finite_check.first_failure() == Failure(3, "two", "loss")
+    finite_check.update("one", good, [torch.tensor([NAN])], 3)  # of one step the earlier phase
+    assert finite_check.first_failure() == Failure(3, "one", "weights")
 
 
 def diverging(folder, dataset):

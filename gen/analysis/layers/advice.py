@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from gen.analysis.layers.blame import Blame, Share
+from gen.analysis.layers.blame import Blame, LayerShare
 from gen.analysis.layers.calls import Layer
-from gen.analysis.layers.overlap import advice as instead
-from gen.analysis.layers.overlap import overlap
+from gen.analysis.layers.overlap import overlap, recommend
 from gen.analysis.layers.trace import Trace
 from gen.analysis.measure.result import Measurement
 
-MOSTLY = 0.5
+MAIN_SHARE = 0.5
 
 
 def advise(measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
     """One or more sentences per detected period; one if there is none."""
     detected = [n for n, period in measurement.periods.items() if period.detected]
     if not detected:
-        return [_cleared(measurement, trace)]
+        return [_describe_clean(measurement, trace)]
     return [
-        sentence for period in detected for sentence in _period(period, measurement, trace, blame)
+        sentence
+        for period in detected
+        for sentence in _advise_period(period, measurement, trace, blame)
     ]
 
 
-def _cleared(measurement: Measurement, trace: Trace) -> str:
+def _describe_clean(measurement: Measurement, trace: Trace) -> str:
     limits = [
         f"period {n} below {p.detection_limit_dbc:.1f} dBc"
         for n, p in measurement.periods.items()
@@ -33,7 +34,7 @@ def _cleared(measurement: Measurement, trace: Trace) -> str:
     return f"Nothing to mend: no grid found ({', '.join(limits) or 'nothing measurable'}).{why}"
 
 
-def _period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
+def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
     level = measurement.periods[period].level_dbc
     shown = "" if level is None else f" at {level:.1f} dBc"
     causes = trace.causes(period)
@@ -50,14 +51,14 @@ def _period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -
             "of the counterfactuals to be shared out. Take more with --num."
         ]
     first = shares[0]
-    if first.share < MOSTLY:
-        return [f"Period {period}{shown}: {_shared(shares)}"]
-    return [f"Period {period}{shown}: {_cause(first)} {_mend(first.layer, trace)}"]
+    if first.share < MAIN_SHARE:
+        return [f"Period {period}{shown}: {_advise_shared(shares)}"]
+    return [f"Period {period}{shown}: {_describe_cause(first)} {_advise_layer(first.layer, trace)}"]
 
 
-def _shared(shares: list[Share]) -> str:
+def _advise_shared(shares: list[LayerShare]) -> str:
     rest = 1 - sum(share.share for share in shares)
-    if rest < MOSTLY:
+    if rest < MAIN_SHARE:
         parts = ", ".join(f"{s.layer.name} {100 * s.share:.0f} %" for s in shares[:2])
         return f"shared by several layers ({parts}). Train anew with --upsample balanced."
     return (
@@ -67,7 +68,7 @@ def _shared(shares: list[Share]) -> str:
     )
 
 
-def _cause(share: Share) -> str:
+def _describe_cause(share: LayerShare) -> str:
     layer = share.layer
     kernel = "x".join(map(str, dict.fromkeys(layer.weight.shape[2:])))
     stride = "x".join(map(str, dict.fromkeys(layer.stride)))
@@ -77,7 +78,7 @@ def _cause(share: Share) -> str:
     )
 
 
-def _mend(layer: Layer, trace: Trace) -> str:
+def _advise_layer(layer: Layer, trace: Trace) -> str:
     last = layer.leaves == max(t.layer.leaves for t in trace.layers if t.layer.weight is not None)
     after = (
         "gen repair balances it without training."
@@ -90,5 +91,5 @@ def _mend(layer: Layer, trace: Trace) -> str:
     kernel, geometry = tuple(layer.weight.shape[2:]), layer.geometry
     counts = overlap(kernel, layer.stride, geometry["padding"], 0, geometry["dilation"], 24)
     if not counts.even:
-        return f"Its kernel overlaps unevenly. {instead(kernel, layer.stride, counts)} {after}"
+        return f"Its kernel overlaps unevenly. {recommend(kernel, layer.stride, counts)} {after}"
     return f"Its geometry is even, its weights are not. {after}"

@@ -22,19 +22,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gen.analysis.layers.calls import Layer, Watch, find_layers, run
+from gen.analysis.layers.calls import CallInterceptor, Layer, find_layers, run_network
+from gen.analysis.layers.phases import POWER_FLOOR, decibels
 from gen.analysis.layers.trace import BATCH
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.result import Measurement
 from gen.system.errors import InputError
 
-MOST = 5  # layers shared out; 2^5 passes over the latents
+MAX_LAYERS = 5  # layers shared out; 2^5 passes over the latents
 BLOCKS = 8  # groups of latents that the bootstrap draws from
 DRAWS = 400
 
 
 @dataclass(frozen=True)
-class Share:
+class LayerShare:
     """One layer's part in one period.
 
     Attributes:
@@ -58,7 +59,7 @@ class Share:
 class Blame:
     """Shares per period, the images they are about, and what could not be considered."""
 
-    periods: dict[int, tuple[Share, ...]]
+    periods: dict[int, tuple[LayerShare, ...]]
     images: Measurement
     notes: tuple[str, ...]
 
@@ -111,7 +112,7 @@ class _Amplitudes:
         return np.concatenate(parts)
 
 
-def candidates(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[str]]:
+def list_balanceable(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[str]]:
     """Layers that balancing can change, at most the last five, and notes on the others."""
     layers, notes = find_layers(network, inputs[:2])
     chosen = []
@@ -124,19 +125,22 @@ def candidates(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[st
             notes.append(f"{layer.name}: {error}")
         else:
             chosen.append(layer)
-    if len(chosen) > MOST:
-        left = ", ".join(layer.name for layer in chosen[:-MOST])
-        notes.append(f"only the last {MOST} layers share the blame; left out: {left}")
-    return chosen[-MOST:], notes
+    if len(chosen) > MAX_LAYERS:
+        left = ", ".join(layer.name for layer in chosen[:-MAX_LAYERS])
+        notes.append(f"only the last {MAX_LAYERS} layers share the blame; left out: {left}")
+    return chosen[-MAX_LAYERS:], notes
 
 
-def images_with(network: nn.Module, inputs: Tensor, weights: Mapping[int, Tensor]) -> Tensor:
+def generate_with(network: nn.Module, inputs: Tensor, weights: Mapping[int, Tensor]) -> Tensor:
     """Images (N, C, H, W) of all inputs, with some calls' weights replaced."""
-    parts = [run(network, batch, Watch(weights=weights)) for batch in inputs.split(BATCH)]
+    parts = [
+        run_network(network, batch, CallInterceptor(weights=weights))
+        for batch in inputs.split(BATCH)
+    ]
     return torch.cat(parts)
 
 
-def random_change(layer: Layer) -> Tensor:
+def change_at_random(layer: Layer) -> Tensor:
     """The layer's weight changed at random by as much (Frobenius) as balancing changes it."""
     generator = torch.Generator().manual_seed(layer.enters)
     noise = torch.randn(layer.weight.shape, generator=generator).to(layer.weight)
@@ -175,19 +179,19 @@ def blame(
     """
     if len(inputs) < 8 * BLOCKS:
         raise InputError(f"blame has {len(inputs)} inputs; it takes at least {8 * BLOCKS}")
-    layers, notes = candidates(network, inputs)
+    layers, notes = list_balanceable(network, inputs)
     periods = sorted({2, 4, 8} | {layer.period for layer in layers})
     reading = _Amplitudes(periods, value_range)
-    plain = reading(images_with(network, inputs, {}))
+    plain = reading(generate_with(network, inputs, {}))
     measurement = reading.total.compute()
     balanced = {i: {layer.enters: layer.balanced()} for i, layer in enumerate(layers)}
     found = {frozenset(): plain}
     for size in range(1, len(layers) + 1):
         for chosen in itertools.combinations(range(len(layers)), size):
             weights = {call: w for i in chosen for call, w in balanced[i].items()}
-            found[frozenset(chosen)] = reading(images_with(network, inputs, weights))
+            found[frozenset(chosen)] = reading(generate_with(network, inputs, weights))
     controls = [
-        reading(images_with(network, inputs, {layer.enters: random_change(layer)}))
+        reading(generate_with(network, inputs, {layer.enters: change_at_random(layer)}))
         for layer in layers
     ]
     owner = np.array(reading.period)
@@ -204,7 +208,7 @@ def _shares(
     found: Mapping[frozenset[int], NDArray[np.complex128]],
     controls: list[NDArray[np.complex128]],
     mask: NDArray[np.bool_],
-) -> tuple[Share, ...]:
+) -> tuple[LayerShare, ...]:
     """Shares of one period, with intervals over draws of blocks that keep latents paired."""
     if not layers:
         return ()
@@ -214,21 +218,21 @@ def _shares(
     draws = np.concatenate([np.ones((1, BLOCKS)), draws]) / BLOCKS  # the first: as it is
     u = draws @ plain  # (draws, K)
     phi = np.einsum("db,lbk->ldk", draws, parts)
-    values = (u.conj() * phi).sum(-1).real / np.maximum((np.abs(u) ** 2).sum(-1), 1e-30)
+    values = (u.conj() * phi).sum(-1).real / np.maximum((np.abs(u) ** 2).sum(-1), POWER_FLOOR)
     low, high = np.quantile(values[:, 1:], (0.025, 0.975), axis=1)
 
     def change(counterfactual: NDArray[np.complex128]) -> float:
         power = [float((np.abs(v.mean(0)) ** 2).sum()) for v in (counterfactual[:, mask], plain)]
-        return 10 * math.log10(max(power[0], 1e-30) / max(power[1], 1e-30))
+        return decibels(power[0]) - decibels(power[1])
 
     return tuple(
-        Share(
-            layer,
-            float(values[i, 0]),
-            float(low[i]),
-            float(high[i]),
-            change(found[frozenset({i})]),
-            change(controls[i]),
+        LayerShare(
+            layer=layer,
+            share=float(values[i, 0]),
+            low=float(low[i]),
+            high=float(high[i]),
+            balanced_db=change(found[frozenset({i})]),
+            control_db=change(controls[i]),
         )
         for i, layer in enumerate(layers)
     )

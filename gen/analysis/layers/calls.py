@@ -1,8 +1,8 @@
 """Find the layers of any network that enlarge maps, and step in between them.
 
-A `Watch` sees the calls of torch's own functions while the network runs, whether modules or plain
-code make them: transposed convolutions, pixel shuffles, interpolations. It can replace a call's
-weight, which makes counterfactuals without touching the network.
+A `CallInterceptor` sees the calls of torch's own functions while the network runs, whether modules
+or plain code make them: transposed convolutions, pixel shuffles, interpolations. It can replace a
+call's weight, which makes counterfactuals without touching the network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gen.system.errors import InputError
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
 # torch function → what it is called here, and the names of its arguments.
-WATCHED: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
+INTERCEPTED: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
     F.conv_transpose1d: ("transposed", _TRANSPOSED),
     F.conv_transpose2d: ("transposed", _TRANSPOSED),
     F.conv2d: ("convolution", _CONV),
@@ -85,7 +85,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Call:
-    """One watched call: its number, where it was made, its arguments and result."""
+    """One intercepted call: its number, where it was made, its arguments and result."""
 
     number: int
     kind: str
@@ -94,37 +94,37 @@ class Call:
     output: Tensor
 
 
-class Watch(TorchFunctionMode):
-    """See (and change) the watched calls made inside a `with` block.
+class CallInterceptor(TorchFunctionMode):
+    """See (and change) the intercepted calls made inside a `with` block.
 
     Args:
-        see: Called with each `Call` once it is done.
+        on_call: Called with each `Call` once it is done.
         weights: Call number → weight to use instead.
     """
 
     def __init__(
         self,
-        see: Callable[[Call], None] = lambda call: None,
+        on_call: Callable[[Call], None] = lambda call: None,
         weights: Mapping[int, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.see, self.weights = see, weights or {}
+        self.on_call, self.weights = on_call, weights or {}
         self.number, self.path = 0, [""]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Pass everything on, watched calls with their changes."""
+        """Pass everything on, intercepted calls with their changes."""
         kwargs = kwargs or {}
-        if func not in WATCHED:
+        if func not in INTERCEPTED:
             return func(*args, **kwargs)
-        kind, names = WATCHED[func]
+        kind, names = INTERCEPTED[func]
         arguments = dict(zip(names, args, strict=False)) | kwargs
         number, self.number = self.number, self.number + 1
         if number in self.weights:
             arguments["weight"] = self.weights[number]
         output = func(**arguments)
-        self.see(Call(number, kind, self.path[-1], arguments, output))
+        self.on_call(Call(number, kind, self.path[-1], arguments, output))
         return output
 
     @contextlib.contextmanager
@@ -146,7 +146,7 @@ class Watch(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def evaluation(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode and one fixed seed, so that passes differ in nothing but what is changed."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -159,9 +159,9 @@ def evaluation(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def run(network: nn.Module, inputs: Tensor, watch: Watch) -> Tensor:
-    """What `network` makes of one batch under `watch`, in eval mode and without gradients."""
-    with evaluation(network), torch.no_grad(), watch:
+def run_network(network: nn.Module, inputs: Tensor, interceptor: CallInterceptor) -> Tensor:
+    """What `network` makes of one batch under an interceptor, in eval mode, without gradients."""
+    with eval_mode(network), torch.no_grad(), interceptor:
         return network(inputs)
 
 
@@ -181,7 +181,7 @@ def find_layers(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[s
     layers: list[Layer] = []
     notes: list[str] = []
     latest: list[Call] = []
-    reach = 0  # pixels of the largest map that a watched call returned
+    reach = 0  # pixels of the largest map that a intercepted call returned
 
     def see(call: Call) -> None:
         nonlocal reach
@@ -195,9 +195,9 @@ def find_layers(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[s
         if layer:
             _add(layer, layers, notes)
 
-    watch = Watch(see)
-    with watch.named(network):
-        images = run(network, inputs, watch)
+    interceptor = CallInterceptor(see)
+    with interceptor.named(network):
+        images = run_network(network, inputs, interceptor)
     if not (isinstance(images, Tensor) and images.ndim in (3, 4)):
         shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"the network returns {shown}; it must return images (N, C, H, W)")

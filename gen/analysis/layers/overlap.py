@@ -121,7 +121,7 @@ def _outer(vectors: list[Counts]) -> Counts:
     return product
 
 
-def depth(found: Overlap) -> float:
+def modulation_depth(found: Overlap) -> float:
     """Modulation of brightness by equal weights: (max − min)/(max + min) of the pattern, 0 … 1."""
     low, high = int(found.pattern.min()), int(found.pattern.max())
     return (high - low) / max(high + low, 1)
@@ -142,7 +142,7 @@ def verdict(found: Overlap) -> str:
         )
     return (
         f"Uneven: interior pixels see {low} to {high} taps; equal weights would print a grid of "
-        f"period {found.period} with ±{100 * depth(found):.0f} % of the "
+        f"period {found.period} with ±{100 * modulation_depth(found):.0f} % of the "
         "brightness."
     )
 
@@ -154,7 +154,7 @@ def better_axis(kernel: int, stride: int) -> tuple[int, int, int]:
     return kernel, padding, 2 * padding - (kernel - stride)
 
 
-def advice(kernel_size: tuple[int, ...], stride: tuple[int, ...], found: Overlap) -> str:
+def recommend(kernel_size: tuple[int, ...], stride: tuple[int, ...], found: Overlap) -> str:
     """Say in one sentence what to use instead (or beside)."""
     if found.even and not found.holes:
         return (

@@ -23,6 +23,12 @@ from gen.models.upsample import Subpixel
 from gen.system.errors import InputError
 
 Axes = int | tuple[int, ...]
+POWER_FLOOR = 1e-20  # −200 dB: powers below it count as this much, so that ratios stay finite
+
+
+def decibels(power: float) -> float:
+    """10·log₁₀ of a power ratio, −200 at least."""
+    return 10 * math.log10(max(power, POWER_FLOOR))
 
 
 def per_axis(value: Axes, axes: int) -> tuple[int, ...]:
@@ -128,7 +134,7 @@ def weighted_imbalance(gains: Tensor, moment: Tensor) -> Tensor:
     gains = gains.flatten(0, gains.ndim - 3)
     even = gains.mean(0)
     uneven = torch.einsum("poi,ij,poj->", gains - even, moment, gains - even) / len(gains)
-    return uneven / torch.einsum("oi,ij,oj->", even, moment, even).clamp_min(1e-30)
+    return uneven / torch.einsum("oi,ij,oj->", even, moment, even).clamp_min(POWER_FLOOR)
 
 
 def balance(
@@ -180,7 +186,7 @@ def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = Non
     return weight - (uneven.flatten(0, 1) / weight[0, 0].numel())[..., None, None]
 
 
-def last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
+def find_last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:
     """The last layer with weights that differ by phase; None where there is none."""
     kinds = nn.ConvTranspose2d, Subpixel
     return next((m for m in reversed([*network.modules()]) if isinstance(m, kinds)), None)

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gen.analysis.layers.blame import candidates, images_with
-from gen.analysis.layers.calls import Call, Layer, Watch, run
+from gen.analysis.layers.blame import generate_with, list_balanceable
+from gen.analysis.layers.calls import Call, CallInterceptor, Layer, run_network
+from gen.analysis.layers.phases import decibels
 from gen.analysis.layers.trace import BATCH, local_means
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.result import Measurement
 from gen.system.errors import InputError
 
-DEFAULT_GAIN = 10.0  # dB below the present level, where no target is given
-WORTH = 1.0  # dB: less than this is no improvement, more than this at another period is harm
+DEFAULT_REDUCTION = 10.0  # dB below the present level, where no target is given
+MIN_CHANGE = 1.0  # dB: less than this is no improvement, more than this at another period is harm
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _cell(measurement: Measurement, period: int) -> str:
     return f"{'' if found.detected else '≤ '}{level(measurement, period):.1f}"
 
 
-def _parameter_of(network: nn.Module, layer: Layer) -> str:
+def _find_parameter(network: nn.Module, layer: Layer) -> str:
     for name, parameter in network.named_parameters():
         if (
             parameter.data_ptr() == layer.weight.data_ptr()
@@ -130,30 +131,30 @@ def repair(
     """
     if len(inputs) < 64:
         raise InputError(f"repair has {len(inputs)} inputs; it takes at least 64")
-    layers, notes = candidates(network, inputs)
+    layers, notes = list_balanceable(network, inputs)
     if not layers:
         raise InputError(f"no enlarging layer to balance ({'; '.join(notes) or 'resize only'})")
     layer = layers[-1]
-    parameter = _parameter_of(network, layer)
+    parameter = _find_parameter(network, layer)
     chosen, judged = inputs.chunk(2)
     periods = sorted({2, 4, 8} | {known.period for known in layers})
 
     def measured(part: Tensor, weight: Tensor | None) -> tuple[Measurement, Tensor]:
         weights = {} if weight is None else {layer.enters: weight}
-        images = images_with(network, part, weights).float()
+        images = generate_with(network, part, weights).float()
         meter = Meter(periods, value_range)
         meter.update(images)
         return meter.compute(), images
 
     present = measured(chosen, None)[0]
-    target = level(present, layer.period) - DEFAULT_GAIN if target_dbc is None else target_dbc
-    directions = strongest_directions(network, layer, chosen)
+    target = level(present, layer.period) - DEFAULT_REDUCTION if target_dbc is None else target_dbc
+    directions = find_strongest_directions(network, layer, chosen)
     trials = []
     for rank in _ranks(directions.shape[1]):
         top = directions[:, :rank]
         weight = layer.balanced(top @ top.T)
         found = measured(chosen, weight)[0]
-        harmful = _harm(present, found, layer.period)[0] > WORTH
+        harmful = _harm(present, found, layer.period)[0] > MIN_CHANGE
         trials.append((harmful, max(target, level(found, layer.period)), rank, weight))
         if trials[-1][:2] == (False, target):
             break
@@ -161,9 +162,12 @@ def repair(
 
     (before, plain), (after, mended) = measured(judged, None), measured(judged, weight)
     error = float((mended - plain).double().square().mean())
-    psnr = 10 * math.log10((value_range[1] - value_range[0]) ** 2 / max(error, 1e-20))
+    psnr = -decibels(error / (value_range[1] - value_range[0]) ** 2)
     refused = _refusal(before, after, layer.period)
-    return Repair(layer, parameter, weight, rank, target, before, after, psnr, refused)
+    return Repair(
+        layer=layer, parameter=parameter, weight=weight, rank=rank, target_dbc=target,
+        before=before, after=after, psnr_db=psnr, refused=refused,
+    )  # fmt: skip
 
 
 def _ranks(channels: int) -> list[int]:
@@ -174,13 +178,13 @@ def _refusal(before: Measurement, after: Measurement, period: int) -> str | None
     if not before.periods[period].detected:
         return f"{before.verdict(period).rstrip('.')}: nothing to repair"
     levels = level(before, period), level(after, period)
-    if levels[1] > levels[0] - WORTH:
+    if levels[1] > levels[0] - MIN_CHANGE:
         return (
             f"period {period} would not get better: {levels[0]:.1f} dBc before, "
             f"{levels[1]:.1f} dBc after"
         )
     harm, other = _harm(before, after, period)
-    return f"period {other} would get worse by {harm:.1f} dB" if harm > WORTH else None
+    return f"period {other} would get worse by {harm:.1f} dB" if harm > MIN_CHANGE else None
 
 
 def _harm(before: Measurement, after: Measurement, period: int) -> tuple[float, int]:
@@ -189,7 +193,7 @@ def _harm(before: Measurement, after: Measurement, period: int) -> tuple[float, 
     return max(((level(after, n) - level(before, n), n) for n in others), default=(0.0, period))
 
 
-def strongest_directions(network: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
+def find_strongest_directions(network: nn.Module, layer: Layer, inputs: Tensor) -> Tensor:
     """Eigenvectors (C_in, C_in) of R = E[m mᵀ] at a layer's input, strongest first."""
     moment = torch.zeros(())
 
@@ -200,5 +204,5 @@ def strongest_directions(network: nn.Module, layer: Layer, inputs: Tensor) -> Te
             moment = moment + means.T @ means
 
     for batch in inputs.split(BATCH):
-        run(network, batch, Watch(see))
+        run_network(network, batch, CallInterceptor(see))
     return torch.linalg.eigh(moment)[1].flip(-1).to(layer.weight)

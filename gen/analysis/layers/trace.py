@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.analysis.layers.calls import Call, Layer, Watch, find_layers, run
+from gen.analysis.layers.calls import Call, CallInterceptor, Layer, find_layers, run_network
 from gen.analysis.layers.phases import (
+    POWER_FLOOR,
+    decibels,
     gain_lines,
     weighted_imbalance,
 )
@@ -42,7 +44,7 @@ class LayerTrace:
         imbalance_db: Weighted imbalance of its phase gains for these inputs; None without weights.
         predicted_dbc: Level of the line that the mean input leaves in the layer's own output.
         output: Measurement of the layer's own output.
-        handed_on: Measurement of what arrives at the next layer, or in the image.
+        passed_on: Measurement of what arrives at the next layer, or in the image.
     """
 
     layer: Layer
@@ -50,7 +52,7 @@ class LayerTrace:
     imbalance_db: float | None
     predicted_dbc: float | None
     output: Measurement
-    handed_on: Measurement
+    passed_on: Measurement
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Trace:
 def _row(t: LayerTrace) -> str:
     layer = t.layer
     maps = "→".join("x".join(map(str, size)) for size in (layer.small, layer.large))
-    levels = (_own_level(m, layer) for m in (t.output, t.handed_on))
+    levels = (_own_level(m, layer) for m in (t.output, t.passed_on))
     born, passed = levels
     return (
         f"{layer.name[-19:]:<20}{layer.kind:<12}{maps:<18}{'x'.join(map(str, layer.stride)):>6}"
@@ -109,7 +111,7 @@ def local_means(maps: Tensor) -> Tensor:
     return smooth.flatten(2).permute(0, 2, 1).flatten(0, 1).cpu()
 
 
-class _Collector:
+class _MapMeter:
     """Sums over passes at one map: a meter on some channels, in the scale of the first batch."""
 
     def __init__(self, periods: tuple[int, ...]) -> None:
@@ -130,13 +132,13 @@ class _Collector:
         return self.meter.compute()
 
 
-class _Station:
+class _LayerProbe:
     """Everything collected at one layer over the passes."""
 
     def __init__(self, layer: Layer, following: Layer | None) -> None:
         periods = (math.lcm(*layer.stride),)
         self.layer, self.following = layer, following
-        self.output, self.handed_on = _Collector(periods), _Collector(periods)
+        self.output, self.passed_on = _MapMeter(periods), _MapMeter(periods)
         self.means: list[Tensor] = []
         self.variance, self.passes = torch.zeros(()), 0
         self.random = torch.Generator().manual_seed(0)
@@ -148,7 +150,7 @@ class _Station:
             chosen = torch.randint(len(every), (64,), generator=self.random)
             self.means.append(every[chosen])
         if self.following is not None and call.number == self.following.enters:
-            self.handed_on.add(maps)
+            self.passed_on.add(maps)
         if call.number == self.layer.leaves:
             self.output.add(call.output)
             variance = call.output.float().var((-2, -1), correction=0).mean(0).cpu()
@@ -160,20 +162,21 @@ class _Station:
         if gains is not None:
             gains = gains.float().cpu()
             moment = means.T @ means / len(means)
-            imbalance = _db(float(weighted_imbalance(gains, moment)))
+            imbalance = decibels(float(weighted_imbalance(gains, moment)))
             power = gain_lines(gains, means.mean(0)).abs().square()
             power = power.flatten(0, -2)[1:].sum(0)  # all q but 0
-            predicted = _db(float((power / (self.variance / self.passes).clamp_min(1e-30)).mean()))
-        handed_on = images if self.following is None else self.handed_on.compute()
+            predicted = decibels(
+                float((power / (self.variance / self.passes).clamp_min(POWER_FLOOR)).mean())
+            )
+        passed_on = images if self.following is None else self.passed_on.compute()
         output = self.output.compute()
-        return LayerTrace(self.layer, means, imbalance, predicted, output, handed_on)
+        return LayerTrace(
+            layer=self.layer, local_means=means, imbalance_db=imbalance, predicted_dbc=predicted,
+            output=output, passed_on=passed_on,
+        )  # fmt: skip
 
 
-def _db(power: float) -> float:
-    return 10 * math.log10(max(power, 1e-20))
-
-
-def _following(layer: Layer, layers: list[Layer]) -> Layer | None:
+def _find_next(layer: Layer, layers: list[Layer]) -> Layer | None:
     """The next layer whose input is as large as this one's output, give or take a crop."""
     later = layers[layers.index(layer) + 1 :]
     fits = [
@@ -196,15 +199,15 @@ def trace(network: nn.Module, inputs: Tensor) -> Trace:
     """
     layers, notes = find_layers(network, inputs[:2])
     layers = [layer for layer in layers if len(layer.small) == 2 and layer.period > 1]
-    stations = [_Station(layer, _following(layer, layers)) for layer in layers]
+    stations = [_LayerProbe(layer, _find_next(layer, layers)) for layer in layers]
     strides = {math.lcm(*layer.stride) for layer in layers}
-    result = _Collector(tuple(sorted({2, 4, 8} | strides | {layer.period for layer in layers})))
+    result = _MapMeter(tuple(sorted({2, 4, 8} | strides | {layer.period for layer in layers})))
 
     def see(call: Call) -> None:
         for station in stations:
             station.see(call)
 
     for batch in inputs.split(BATCH):
-        result.add(run(network, batch, Watch(see)))
+        result.add(run_network(network, batch, CallInterceptor(see)))
     images = result.compute()
     return Trace(tuple(s.conclude(images) for s in stations), images, tuple(notes))

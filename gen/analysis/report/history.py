@@ -29,16 +29,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e300
 
 
-def monitored(rows: Rows) -> list[int]:
+def monitored_periods(rows: Rows) -> list[int]:
     """Periods that the monitor could measure."""
     names = {name for row in rows for name in row}
     return [p for p in (2, 4, 8) if f"checkerboard/period{p}_detected" in names]
 
 
-def since_when(rows: Rows) -> list[str]:
+def describe_onset(rows: Rows) -> list[str]:
     """One sentence per period: from which snapshot on it was detected in all."""
     sentences = []
-    for period in monitored(rows):
+    for period in monitored_periods(rows):
         name = f"checkerboard/period{period}_detected"
         seen = [(int(row["step"]), row.get(name, 0.0)) for row in rows]
         steps = [step for step, found in seen if found]
@@ -63,7 +63,7 @@ def draw_history(rows: Rows) -> bytes:
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for period, color in zip(monitored(rows), PERIOD_COLORS, strict=False):
+        for period, color in zip(monitored_periods(rows), PERIOD_COLORS, strict=False):
             name = f"checkerboard/period{period}"
             level = [row.get(f"{name}_dbc", math.nan) for row in rows]
             steps = [row["step"] for row in rows]

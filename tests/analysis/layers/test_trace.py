@@ -235,7 +235,7 @@ def test_trace_shows_where_the_grid_is_born():
     imbalance = [t.imbalance_db for t in found.layers]
     assert imbalance[2] > -30 and max(imbalance[:2] + imbalance[3:]) < -80
     third, last = found.layers[2:]
-    assert third.output.periods[2].detected and third.handed_on.periods[2].detected
+    assert third.output.periods[2].detected and third.passed_on.periods[2].detected
     assert found.images.periods[4].detected
     level = third.output.periods[2].line_dbc
     assert third.predicted_dbc == pytest.approx(level, abs=1.5)

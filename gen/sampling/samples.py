@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,64 +15,88 @@ from torch import Tensor
 from gen.data.datasets import DataError, load_dataset
 from gen.images import to_float
 from gen.runs.open import Generator, Run
-from gen.sampling.seeds import decode_latents, draw_latents, in_groups, join_classes
+from gen.sampling.seeds import decode_latents, draw_latents, join_classes, run_in_groups
 from gen.system.errors import InputError
 
-from .paths import interpolation, walk
-from .targets import fingerprint
-
-Options = Mapping[str, Any]  # of the command line
+from .paths import interpolate, walk
+from .targets import file_sha256
 
 _CHUNK = 1 << 22  # values looked at in one go
 
 
 @dataclass(frozen=True)
-class Source:
+class Samples:
     """Images by index: in any order, any company, any number of processes they are the same.
 
     Attributes:
-        count: how many there are.
-        draw: indices → uint8 images (B, C, H, W) on the CPU, in that order.
-        name: index → file name, without suffix.
-        columns: of a sheet; None for as square as possible.
-        what: what an image is a function of beside its name, in words.
+        count: How many there are.
+        draw: Indices → uint8 images (B, C, H, W) on the CPU, in that order.
+        name: Index → file name, without suffix.
+        columns: Of a sheet; None for as square as possible.
+        description: What an image is a function of, besides its name.
     """
 
     count: int
     draw: Callable[[Sequence[int]], Tensor]
     name: Callable[[int], str] = "{:08d}".format
     columns: int | None = None
-    what: str = "seeds"
+    description: str = "seeds"
 
 
-def open_source(kind: str, run: Run, options: Options) -> Source:
-    """What `gen sample` draws, `kind` a key of `MAKERS`, from the options of its command line.
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to draw. Each maker reads the fields that it needs.
+
+    Attributes:
+        label: A class; "all", a row of each; or None: seed modulo classes.
+        truncation: Factor of the latents.
+        fps: Frames per second of a walk.
+        latents: File of latents (N, Z), .npy.
+        interpolate: "lerp" or "slerp", and the seeds of both ends.
+        walk: Length in seconds.
+        reconstruct: Folder of images.
+    """
+
+    label: int | str | None = None
+    num: int = 64
+    seeds: Sequence[int] | None = None
+    truncation: float = 1.0
+    frames: int = 9
+    fps: int = 20
+    latents: Path = Path()
+    interpolate: tuple[str, int, int] = ("slerp", 0, 1)
+    walk: float = 1.0
+    reconstruct: Path = Path()
+
+
+def make_samples(kind: str, run: Run, options: SampleOptions) -> Samples:
+    """The samples of a run; `kind` is a key of `MAKERS`.
 
     Raises:
         ValueError: something that this run cannot draw, or a bad file.
         DataError: no images to reconstruct.
     """
-    label = options.get("class")
-    if label != "all":
-        return MAKERS[kind](run, label, options)
+    if options.label != "all":
+        return MAKERS[kind](run, options)
     if not run.decoder.classes:
         raise InputError("--class all: this generator knows no classes; train with --conditional")
-    return by_class([MAKERS[kind](run, k, options) for k in range(run.decoder.classes)])
+    classes = range(run.decoder.classes)
+    return join_samples([MAKERS[kind](run, replace(options, label=k)) for k in classes])
 
 
-def by_class(sources: Sequence[Source]) -> Source:
-    """One source per class, of one length: a row of the sheet and a folder each."""
-    each, digits = sources[0].count, len(str(len(sources) - 1))
+def join_samples(parts: Sequence[Samples]) -> Samples:
+    """Samples of each class, equally many: a row of the sheet and a folder each."""
+    each, digits = parts[0].count, len(str(len(parts) - 1))
 
     def draw(indices: Sequence[int]) -> Tensor:
-        parts = groupby(indices, lambda index: index // each)
-        return torch.cat([sources[k].draw([i % each for i in part]) for k, part in parts])
+        rows = groupby(indices, lambda index: index // each)
+        return torch.cat([parts[k].draw([i % each for i in row]) for k, row in rows])
 
     def name(index: int) -> str:
         label, place = divmod(index, each)
-        return f"{label:0{digits}d}/{sources[label].name(place)}"
+        return f"{label:0{digits}d}/{parts[label].name(place)}"
 
-    return Source(each * len(sources), draw, name, each, sources[0].what)
+    return Samples(each * len(parts), draw, name, columns=each, description=parts[0].description)
 
 
 def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> list[int] | None:
@@ -83,65 +106,65 @@ def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> li
     return [number % decoder.classes if label is None else label for number in numbers]
 
 
-def _inputs(run: Run, label: int | None, options: Options, seeds: Sequence[int]) -> Tensor:
+def _inputs(run: Run, options: SampleOptions, seeds: Sequence[int]) -> Tensor:
     """Rows of seeds, truncated: what the decoder takes."""
-    latents = options["truncation"] * draw_latents(seeds, run.decoder.latent)
-    return join_classes(run.decoder, latents, _labels(run.decoder, label, seeds))
+    latents = options.truncation * draw_latents(seeds, run.decoder.latent)
+    return join_classes(run.decoder, latents, _labels(run.decoder, options.label, seeds))
 
 
-def _seeds(run: Run, label: int | None, options: Options) -> Source:
+def _seeds(run: Run, options: SampleOptions) -> Samples:
     """Image of seed i from i alone; files are named by their seeds."""
-    seeds = options.get("seeds") or range(options["num"])
+    seeds = options.seeds or range(options.num)
 
     def draw(indices: Sequence[int]) -> Tensor:
-        rows = _inputs(run, label, options, [seeds[index] for index in indices])
+        rows = _inputs(run, options, [seeds[index] for index in indices])
         return decode_latents(run.decoder, rows)
 
-    return Source(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
+    return Samples(len(seeds), draw, lambda index: f"{seeds[index]:08d}")
 
 
-def _latents(run: Run, label: int | None, options: Options) -> Source:
+def _latents(run: Run, options: SampleOptions) -> Samples:
     """Images of the rows of a file; row i of a conditional generator has class i modulo classes."""
     decoder = run.decoder
-    latents = read_latents(options["latents"], decoder.latent)
+    latents = read_latents(options.latents, decoder.latent)
 
     def draw(indices: Sequence[int]) -> Tensor:
         rows = torch.from_numpy(latents[list(indices)].astype(np.float32))
-        labels = _labels(decoder, label, indices)
+        labels = _labels(decoder, options.label, indices)
         return decode_latents(decoder, join_classes(decoder, rows, labels))
 
-    what = f"latents of SHA-256 {fingerprint(options['latents'])}"
-    return Source(len(latents), draw, what=what)
+    description = f"latents of SHA-256 {file_sha256(options.latents)}"
+    return Samples(len(latents), draw, description=description)
 
 
 def _table(run: Run, rows: Tensor) -> Callable[[Sequence[int]], Tensor]:
     return lambda indices: decode_latents(run.decoder, rows[list(indices)])
 
 
-def _interpolation(run: Run, label: int | None, options: Options) -> Source:
+def _interpolation(run: Run, options: SampleOptions) -> Samples:
     """From the image of one seed to that of another, in one row."""
-    kind, *ends = options["interpolate"]
-    corners, frames = _inputs(run, label, options, ends), options["frames"]
-    rows = interpolation(kind, run.decoder.latent, corners, frames)
-    what = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
-    return Source(frames, _table(run, rows), columns=frames, what=what)
+    kind, *ends = options.interpolate
+    corners, frames = _inputs(run, options, ends), options.frames
+    rows = interpolate(kind, run.decoder.latent, corners, frames)
+    description = f"{kind} from seed {ends[0]} to {ends[1]} in {frames} frames"
+    return Samples(frames, _table(run, rows), columns=frames, description=description)
 
 
-def _walk(run: Run, label: int | None, options: Options) -> Source:
+def _walk(run: Run, options: SampleOptions) -> Samples:
     """A loop from seed to seed: those given, or one per second."""
-    seeds = options.get("seeds") or range(max(3, math.ceil(options["walk"])))
-    frames = round(options["walk"] * options["fps"])
+    seeds = options.seeds or range(max(3, math.ceil(options.walk)))
+    frames = round(options.walk * options.fps)
     if not 2 <= len(seeds) <= frames:
         raise InputError(
             f"a walk of {frames} frames goes through 2 to {frames} seeds, not {len(seeds)}; "
             "change --walk, --fps or --seeds"
         )
-    rows = walk(run.decoder.latent, _inputs(run, label, options, seeds), frames)
-    what = f"walk of {frames} frames through seeds {seeds}"
-    return Source(frames, _table(run, rows), what=what)
+    rows = walk(run.decoder.latent, _inputs(run, options, seeds), frames)
+    description = f"walk of {frames} frames through seeds {seeds}"
+    return Samples(frames, _table(run, rows), description=description)
 
 
-def _reconstructions(run: Run, _label: None, options: Options) -> Source:
+def _reconstructions(run: Run, options: SampleOptions) -> Samples:
     """Each image beside what decoder(posterior mean) makes of it, (C, H, 2W).
 
     Images are fitted to the networks' size as in training. The classes of a conditional VAE are
@@ -150,7 +173,7 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Source:
     encoder, decoder = run.modules.get("encoder"), run.decoder
     if encoder is None or run.config is None:
         raise InputError(f"{run.path}: has no encoder, and only a VAE reconstructs")
-    folder, model = options["reconstruct"], run.config.model
+    folder, model = options.reconstruct, run.config.model
     if not folder.exists():
         raise DataError(f"{folder}: no such folder")
     dataset = load_dataset(
@@ -166,14 +189,14 @@ def _reconstructions(run: Run, _label: None, options: Options) -> Source:
     def draw(indices: Sequence[int]) -> Tensor:
         batch = dataset.fetch(indices)
         labels = [batch.labels] if decoder.classes else []
-        means = in_groups(lambda *b: encoder(*b)[0], decoder, to_float(batch.images), *labels)
+        means = run_in_groups(lambda *b: encoder(*b)[0], decoder, to_float(batch.images), *labels)
         rows = join_classes(decoder, means, batch.labels.tolist() if labels else None)
         return torch.cat([batch.images, decode_latents(decoder, rows)], dim=3)
 
-    return Source(len(dataset), draw, what=f"{len(dataset)} images of {folder.absolute()}")
+    return Samples(len(dataset), draw, description=f"{len(dataset)} images of {folder.absolute()}")
 
 
-MAKERS: dict[str, Callable[[Run, int | None, Options], Source]] = {
+MAKERS: dict[str, Callable[[Run, SampleOptions], Samples]] = {
     "seeds": _seeds,
     "num": _seeds,
     "latents": _latents,

@@ -1,4 +1,4 @@
-"""Numbers kept on the device between two readings: means of metrics, first signs of trouble."""
+"""Numbers kept on the device between two readings: means of metrics, first failures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Means:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def read(self, share: float = 1.0) -> dict[str, float]:
-        """The means as numbers, over all processes, of whose images this one saw `share`."""
-        distributed.average(list(self.sums.values()), share)
+    def read(self, weight: float = 1.0) -> dict[str, float]:
+        """The means as numbers, over all processes, of whose images this one saw `weight`."""
+        distributed.average(list(self.sums.values()), weight)
         means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         self.__init__()
         return means
@@ -43,7 +43,7 @@ class Means:
         self.counts = dict(state["counts"])
 
 
-class Trouble(NamedTuple):
+class Failure(NamedTuple):
     """Where numbers first ceased to be finite: the step counted from 0, the phase, what."""
 
     step: int
@@ -51,27 +51,27 @@ class Trouble(NamedTuple):
     what: str  # "loss" or "weights"
 
 
-class Watch:
+class FiniteCheck:
     """Remembers the first step in which a phase's loss, or weights after its turn, were not finite.
 
-    It does so on the device: nothing waits for it until `trouble` is asked for.
+    It does so on the device: nothing waits for it until `first_failure` is asked for.
     """
 
     def __init__(self, phases: Sequence[str], device: torch.device) -> None:
         self.phases = tuple(phases)
         self.first = torch.full((len(self.phases), 2), _NEVER, device=device)
 
-    def note(self, phase: str, loss: Tensor, weights: Sequence[Tensor], step: int) -> None:
+    def update(self, phase: str, loss: Tensor, weights: Sequence[Tensor], step: int) -> None:
         """Look at one turn: the norm of weights is finite just where all are, and below 10¹⁹."""
         norm = torch.nn.utils.get_total_norm(weights)
         good = torch.stack([loss.detach().float(), norm.detach().float()]).isfinite()
         row = self.first[self.phases.index(phase)]
         row.copy_(torch.where(good, row, row.clamp(max=step)))
 
-    def trouble(self) -> Trouble | None:
-        """The first trouble, or None; of one step the earlier phase, and loss before weights."""
+    def first_failure(self) -> Failure | None:
+        """The first failure, or None; of one step the earlier phase, and loss before weights."""
         step, place = self.first.flatten().min(0)
         if step == _NEVER:
             return None
         phase, weights = divmod(int(place), 2)
-        return Trouble(int(step), self.phases[phase], "weights" if weights else "loss")
+        return Failure(int(step), self.phases[phase], "weights" if weights else "loss")
