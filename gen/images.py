@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-MID_GREY = 127.5  # the grey level that is 0 in [-1, 1]
+MID_GREY = 127.5  # the gray level that is 0 in [-1, 1]
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (Rec. 601)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to grey levels 0 … 255 (uint8); values outside are clipped.
+    """Round images in [-1, 1] to gray levels 0 … 255 (uint8); values outside are clipped.
 
     The map is the same for every image, without per-batch stretching: pixels can be judged.
     """
@@ -29,7 +29,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map grey levels 0 … 255 to float32 in [-1, 1]; the inverse of `to_uint8`."""
+    """Map gray levels 0 … 255 to float32 in [-1, 1]; the inverse of `to_uint8`."""
     return images.float().div_(MID_GREY).sub_(1)
 
 
@@ -79,7 +79,7 @@ def encode_mask(mask: Tensor) -> bytes:
     from PIL import Image
 
     image = Image.fromarray(mask.contiguous().numpy())
-    image.putpalette(palette().flatten().tolist())  # a grey image becomes one of indices
+    image.putpalette(palette().flatten().tolist())  # a gray image becomes one of indices
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()
@@ -89,7 +89,7 @@ def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:
     """One uint8 image (C, H, W) with 1, 3 or 4 channels as the bytes of a file of this suffix.
 
     Args:
-        image: grey levels.
+        image: gray levels.
         suffix: .png, .jpg (quality 95, colors at full resolution) or .npy (H, W, C).
         compress_level: of PNG. Level 1 is several times faster than Pillow's default 6 for files a
             few per cent larger.
@@ -120,7 +120,7 @@ def encode(image: Tensor, suffix: str, compress_level: int = 1) -> bytes:
 
 
 def encode_gif(frames: Sequence[Tensor], frames_per_second: int) -> bytes:
-    """Grey or RGB frames (C, H, W), uint8, as a GIF that loops forever.
+    """Gray or RGB frames (C, H, W), uint8, as a GIF that loops forever.
 
     Each frame has its own 256 colors, the nearest to its pixels, without dithering; gray is exact.
 

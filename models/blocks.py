@@ -1,4 +1,4 @@
-"""Pieces that every network shares: the size ladder, the strided trunk, the initialisation."""
+"""Pieces that every network shares: the size ladder, the strided trunk, the initialization."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def channels_last(maps: Tensor) -> Tensor:
 class StridedTrunk(nn.Sequential):
     """Images (B, C, H, W) → features (B, `features`): the DCGAN discriminator without its head.
 
-    Convolutions k4 s2 p1, each halving (rounding down), LeakyReLU 0.2, batch normalisation
+    Convolutions k4 s2 p1, each halving (rounding down), LeakyReLU 0.2, batch normalization
     everywhere but in the first (Radford et al. 2016), or nowhere; as many as `size_ladder(size)`
     has steps, or `stages`.
     """

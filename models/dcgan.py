@@ -20,7 +20,7 @@ class Discriminator(nn.Module):
 
     With classes, the logit is w·φ(x, y) + b + v_y·φ(x, y): a projection on the vector of the label
     y (Miyato and Koyama 2018, equation 3). The label also adds a bias to the first layer's maps, as
-    one-hot planes beside the image would (Mirza and Osindero 2014): a trunk that does not know the
+    one-hot planes next to the image would (Mirza and Osindero 2014): a trunk that does not know the
     class cannot see that all images of it are alike, and lets the generator collapse within
     classes. Spectral norm keeps the largest singular value of every weight at 1 (Miyato et al.
     2018, equation 8).
@@ -61,7 +61,7 @@ class ExampleGenerator(nn.Module):
     """Latents (B, Z) → images (B, C, H, W) in [−1, 1], as pytorch/examples/dcgan builds it.
 
     `main` is ConvTranspose2d k4 s1 p0 from Z to the widest map of 4×4, then k4 s2 p1 to half the
-    width each, batch normalisation and ReLU between, tanh at the end.
+    width each, batch normalization and ReLU between, tanh at the end.
     """
 
     def __init__(self, widths: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .blocks import initialize, size_ladder, stage_widths
 from .upsample import enlarger
 
-EMBEDDING = 32  # length of the vector that stands for a class
+EMBEDDING = 32  # length of the vector of a class
 
 
 class Decoder(nn.Module):
@@ -18,7 +18,7 @@ class Decoder(nn.Module):
 
     A linear stem makes the coarsest map of `size_ladder(size)`; each stage doubles it with the
     chosen upsampler (and, with `antialias`, a binomial filter) and crops to the next size; batch
-    normalisation and ReLU everywhere but after the last stage, which ends in tanh.
+    normalization and ReLU everywhere but after the last stage, which ends in tanh.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Decoder(nn.Module):
     def condition(self, latents: Tensor, labels: Tensor) -> Tensor:
         """What the stem of a conditional decoder takes: latents (B, Z), labels (B,) → (B, Z + E).
 
-        A class is a learned vector beside the latent, of unit variance at the start as well (Mirza
+        A class is a learned vector joined to the latent, of unit variance at the start (Mirza
         and Osindero 2014, with an embedding).
         """
         return torch.cat([latents, self.embedding(labels)], dim=1)

@@ -13,7 +13,7 @@ from .upsample import enlarger
 
 
 def _convolutions(incoming: int, outgoing: int) -> nn.Sequential:
-    """Two 3×3 convolutions that keep the size, each with batch normalisation and ReLU."""
+    """Two 3×3 convolutions that keep the size, each with batch normalization and ReLU."""
     layers: list[nn.Module] = []
     for channels in (incoming, outgoing):
         layers += [
@@ -29,7 +29,7 @@ class UNet(nn.Module):
 
     Max pooling halves, rounding up, as often as `size_ladder(size)` has steps; on the way back
     every enlargement doubles, is cropped to the map of its scale and joined with it. Convolutions
-    are padded and batch-normalised, so the output is as large as the input, whatever its size.
+    are padded and batch-normalized, so the output is as large as the input, whatever its size.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the approximate posterior; labels (B,) where there are classes.
 
-        A class is a learned vector beside the features (Sohn et al. 2015, with an embedding).
+        A class is a learned vector joined to the features (Sohn et al. 2015, with an embedding).
         """
         features = self.trunk(images)
         if labels is not None:

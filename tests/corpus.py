@@ -77,7 +77,7 @@ BAD: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("a PostScript named .png", "b.png", _is(encoded(PHOTO, "eps")), _UNKNOWN),
     ("a float TIFF with NaN", "b.tif", _is(_tiff(np.nan, np.float32)), r"nan; a float .* \[0, 1\]"),
     ("a float TIFF with infinity", "b.tif", _is(_tiff(np.inf, np.float32)), "inf; a float image"),
-    ("a float TIFF of grey levels", "b.tif", _is(_tiff(255, np.float32)), "a float image must lie"),
+    ("a float TIFF of gray levels", "b.tif", _is(_tiff(255, np.float32)), "a float image must lie"),
     ("integers beyond 16 bits", "b.tif", _is(_tiff(70000, np.int32)),
      r"70000; a 16-bit image must lie in \[0, 65535\]"),
     ("a bomb: 200 million pixels in 30 kB", "b.png", _is(png(20_000, 10_000, 1, 0, bytes(1 << 25))),
@@ -100,11 +100,11 @@ _EXIF = Image.Exif()
 _EXIF[0x0112] = 6
 FINE: list[tuple[str, str, bytes, tuple[int, int, int]]] = [
     ("a JPEG named .png", "b.png", encoded(_GREEN, "bmp"), (0, 255, 0)),
-    ("16 bits of grey", "b.png", encoded(np.full((6, 9), 32896, np.uint16)), (128,) * 3),
+    ("16 bits of gray", "b.png", encoded(np.full((6, 9), 32896, np.uint16)), (128,) * 3),
     ("16 bits of color", "b.png", png(1, 1, 16, 2, b"\0\x80\x80\0\0\xff\xff"), (128, 0, 255)),
     ("a float TIFF", "b.tif", encoded(np.full((6, 9), 0.2, np.float32), "tiff"), (51,) * 3),
     ("no opacity", "b.png", encoded(_CLEAR), (10, 20, 30)),
-    ("grey of a fifth's opacity", "b.png", encoded(_HALF), (8, 16, 24)),
+    ("gray of a fifth's opacity", "b.png", encoded(_HALF), (8, 16, 24)),
     ("a palette", "b.png", encoded(_GREEN, mode="P"), (0, 255, 0)),
     ("one bit", "b.png", encoded(_GREEN[..., 1] > 0), (255,) * 3),
     ("inks", "b.tif", encoded(_GREEN, "tiff", "CMYK"), (0, 255, 0)),

@@ -11,7 +11,7 @@ from gen.images import encode, encode_gif, make_grid, save_png, to_float, to_uin
 from gen.system.files import write_atomically
 
 
-def test_every_grey_level_survives_the_round_trip():
+def test_every_gray_level_survives_the_round_trip():
     levels = torch.arange(256, dtype=torch.uint8)
     floats = to_float(levels)
     assert floats[0] == -1 and floats[255] == 1

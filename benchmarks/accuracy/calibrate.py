@@ -19,11 +19,11 @@ from benchmarks.accuracy.grids import PATTERNS, Images, coefficient, inject
 from gen.analysis.measure.meter import measure
 from gen.analysis.measure.result import MeasuredLine, Measurement
 
-Draw = Callable[[np.random.Generator, int], Images]  # n images (n, C, H, W), grey levels 0 … 255
+Draw = Callable[[np.random.Generator, int], Images]  # n images (n, C, H, W), gray levels 0 … 255
 
 
 def crops(images: Sequence[NDArray], size: int | tuple[int, int]) -> Draw:
-    """Source of random crops from images (C, H, W), uint8 or float in grey levels."""
+    """Source of random crops from images (C, H, W), uint8 or float in gray levels."""
     height, width = (size, size) if isinstance(size, int) else size
     large = [i for i in images if i.shape[-2] >= height and i.shape[-1] >= width]
     if not large:
@@ -42,7 +42,7 @@ def crops(images: Sequence[NDArray], size: int | tuple[int, int]) -> Draw:
 
 
 def to_8_bit(images: Images) -> NDArray[np.uint8]:
-    """Round to whole grey levels and clip, as a PNG would hold them."""
+    """Round to whole gray levels and clip, as a PNG would hold them."""
     return np.clip(np.rint(images), 0, 255).astype(np.uint8)
 
 

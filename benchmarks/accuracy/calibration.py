@@ -29,7 +29,7 @@ CORNER, ROWS, WAVE = (0.5, 0.5), (0.5, 0.0), (0.0, 0.25)
 
 
 def load_images() -> tuple[list[np.ndarray], str]:
-    """Grey images (1, H, W) and where they are from."""
+    """Gray images (1, H, W) and where they are from."""
     paths = sorted((ROOT / ".." / "shared" / "data" / "photos").glob("*.png"))
     if paths:
         from PIL import Image
@@ -80,7 +80,7 @@ def injections(images: list[np.ndarray], sets: int) -> None:
             target = verdict(r.auc, 0.97, 1)
         elif name == "checkerboard" and mode == "additive":
             target = verdict(r.auc, 0.99, 1)
-        unit = "" if mode == "multiplicative" else " grey"
+        unit = "" if mode == "multiplicative" else " gray"
         print(
             f"| {name} | {mode} | {depth:g}{unit} | {number} | {size} | {r.bias_db:+.2f} |"
             f" {r.rmse_db:.2f} | {r.coverage:.2f} | {r.auc:.3f} | {r.found:.2f} | {target} |"

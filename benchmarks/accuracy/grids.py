@@ -63,7 +63,7 @@ def coefficient(pattern: Pattern, line: tuple[float, float]) -> complex:
 def inject(
     images: Images, pattern: Pattern, depth: float, mode: str, generator: np.random.Generator
 ) -> Images:
-    """Add a grid: `multiplicative` (share of brightness), `additive` or `sign-random` (grey)."""
+    """Add a grid: `multiplicative` (share of brightness), `additive` or `sign-random` (gray)."""
     grid = depth * pattern(*images.shape[-2:])
     if mode == "multiplicative":
         return images * (1 + grid)

@@ -1,6 +1,6 @@
 """Statistics that others use for upsampling artifacts, written from their published formulas.
 
-Each takes a set of grey images (N, H, W) and, where the original compares with real images, the
+Each takes a set of gray images (N, H, W) and, where the original compares with real images, the
 mean feature of a reference set; larger means more artifact. Where the original shows a picture of a
 peak, the peak is read as its height over the median of the bins around it.
 """

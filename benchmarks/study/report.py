@@ -30,7 +30,7 @@ from gen.system.files import write_atomically
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PERIODS = ("2", "4")
 MODELS = ("dcgan", "vae")
-# dBc, about a hundredth of a grey level: a lower level, which floats can hold and pictures cannot,
+# dBc, about a hundredth of a gray level: a lower level, which floats can hold and pictures cannot,
 # counts as none, bounded by this.
 FLOOR = -80.0
 UNEVEN = ("transposed-k3", "transposed-k5")

@@ -105,7 +105,7 @@ LEVEL = Number(-1000, 1000)  # dBc
 
 
 class GroupedOption(click.Option):
-    """An option that knows the heading it stands under in `--help`."""
+    """An option that knows its heading in `--help`."""
 
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -154,7 +154,7 @@ class Command(click.Command):
         """One block per group, in order of appearance; runnable examples at the end."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if isinstance(param, click.Option):  # arguments stand in the usage line
+            if isinstance(param, click.Option):  # arguments are in the usage line
                 group = getattr(param, "group", "Other")
                 groups.setdefault(group, []).append(param.get_help_record(ctx))
         groups["Other"] = groups.pop("Other")  # --debug and --help come last

@@ -52,7 +52,7 @@ def repair_model(
 
 
 def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float, float]) -> Tensor:
-    """Three rows of images, uint8: before, after, 10 × the difference around grey."""
+    """Three rows of images, uint8: before, after, 10 × the difference around gray."""
     import torch
 
     from gen.analysis.layers.blame import generate_with
@@ -98,7 +98,7 @@ def _serialized(content: Any) -> bytes:
 
 repair = Command(
     "repair",
-    help="Balance the last enlarging layer as little as the target asks for, or refuse.",
+    help="Balance the last enlarging layer as little as the target needs, or refuse.",
     callback=repair_model,
     params=[
         *source_options(),
@@ -109,6 +109,6 @@ repair = Command(
     ],
     examples="""
         gen repair runs/00000-dcgan-shapes -o repaired.pt
-        gen repair netG.pth -o mended.pth --target -50 --num 2048
+        gen repair netG.pth -o repaired.pth --target -50 --num 2048
     """,
 )  # fmt: skip

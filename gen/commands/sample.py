@@ -13,7 +13,7 @@ from gen.commands.options import Command, Number, Parsed, grouped, parse_label, 
 from gen.commands.output import check_file, say
 from gen.system import distributed
 
-# What is drawn → the options that go with it, beside --ema, --batch-size and --device.
+# What is drawn → the options it takes, in addition to --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
 LATENT = ("class", "truncation", "bn", "precision")
 TAKES: dict[str, tuple[str, ...]] = {
@@ -89,7 +89,7 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
     try:
         say(write_images(samples, targets, record, batch_size))
     except Interrupted as stopped:
-        kept = "the same command goes on" if targets.outdir else "nothing was written"
+        kept = "run the same command to continue" if targets.outdir else "nothing was written"
         say(f"{stopped}; {kept}")
         sys.exit(128 + stopped.signal)
 
@@ -107,7 +107,7 @@ OPTIONS = [
     grouped(_WHAT, "--walk", type=Number(0, 600, min_open=True), metavar="SECONDS",
             help="a loop through the seeds (one per second, or those of --seeds)"),
     grouped(_WHAT, "--reconstruct", type=_FILE, metavar="DIR",
-            help="pairs: each image of a folder beside a VAE's copy of it"),
+            help="pairs: each image of a folder next to a VAE's copy of it"),
     grouped(_WHAT, "--images", type=_FILE, metavar="DIR",
             help="masks of the images of a folder, by a segmenter, into --outdir"),
     grouped(_HOW, "--class", "class", type=Parsed("K|all", parse_label),

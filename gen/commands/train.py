@@ -59,7 +59,9 @@ def train_model(
         found = find_latest_run(Path(outdir), model, run.data.data)
         resume = str(found) if found else None
     if init_from and resume:
-        raise click.UsageError("--init-from starts a new run, --resume goes on with one; give one")
+        raise click.UsageError(
+            "--init-from starts a new run, --resume continues one; give only one"
+        )
     if override and not resume:
         raise click.UsageError("--override changes a run that is resumed, and there is none")
     if resume:
@@ -101,7 +103,7 @@ def train_model(
     say(f"{model} on {dataset.name}: {len(dataset)} images, {where}")
     stopped_by = trainer.run()
     if stopped_by:
-        say(f"Stopped and saved at step {trainer.step}; --resume {folder} goes on.")
+        say(f"Stopped and saved at step {trainer.step}; --resume {folder} continues.")
         sys.exit(128 + stopped_by)
     say(f"Done: {folder}. Next: {invocation(MODELS[model].use.format(run=folder))}")
 
@@ -115,7 +117,7 @@ RUN_OPTIONS = [
     _run_option("--config", "JSON such as a run's config.json; flags win", metavar="FILE"),
     _run_option(
         "--resume",
-        "go on with a run, in place; auto: the newest of this model and data, or a new one",
+        "continue a run in place; auto: the newest of this model and data, or a new one",
         metavar="RUN|auto",
     ),
     _run_option("--init-from", "start from the weights of a run that fit", metavar="RUN"),

@@ -80,7 +80,7 @@ class TrainingConfig(Checked):
     )
     keep: int = option(
         3,
-        "newest checkpoints kept beside snapshots 0, 1, 2, 4, 8, …; 0 keeps all",
+        "newest checkpoints to keep, in addition to snapshots 0, 1, 2, 4, 8, …; 0 keeps all",
         low=0,
         high=10**9,
     )

@@ -78,7 +78,7 @@ def decode(
     background: Color = WHITE,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode one image to grey levels on the [0, 255] scale, (H, W, C).
+    """Decode one image to gray levels on the [0, 255] scale, (H, W, C).
 
     The result is uint8, or float32 where the file holds more than 8 bits: 16-bit values are divided
     by 257, float TIFF must lie in [0, 1] and is multiplied by 255. (Of color TIFF of 16 bits
@@ -102,7 +102,7 @@ def decode(
 def decode_indices(path: Path) -> np.ndarray:
     """Decode a mask, a PNG whose pixels are class indices, to uint8 (H, W).
 
-    Of a palette the indices count, not the colors; grey levels are indices as they are.
+    Of a palette the indices count, not the colors; gray levels are indices as they are.
 
     Raises:
         BadImage: another format, color, more than eight bits, or a file that cannot be read.
@@ -111,7 +111,7 @@ def decode_indices(path: Path) -> np.ndarray:
         if image.format != "PNG" or image.mode not in ("P", "L", "1"):
             raise InputError(
                 f"a mask in {image.format} of mode {image.mode}; masks are PNG of class indices: "
-                "a palette (P) or 8-bit grey (L)"
+                "a palette (P) or 8-bit gray (L)"
             )
         return np.asarray(image).astype(np.uint8)
 

@@ -133,7 +133,7 @@ def from_path(request: Request) -> ImageSource:
 
 
 def list_class_folders(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    """The folders of all images below `folder`, sorted: its classes; none if one lies beside."""
+    """The folders of all images below `folder`, sorted; none if an image lies outside."""
     if any(path.parent == folder for path in paths):
         return ()
     return tuple(sorted({path.relative_to(folder).parts[0] for path in paths}))
@@ -248,7 +248,7 @@ class ShapesSet(NamedSet):
     """The procedural images of `gen.data.shapes`."""
 
     def open(self, request: Request) -> ImageSource:
-        """Open the split that is asked for."""
+        """Open the requested split."""
         offset = _TEST_OFFSET if request.split == "test" else 0
         count = request.count or SHAPES_COUNT
 

@@ -43,7 +43,7 @@ class ImageStream:
     Attributes:
         shape: (C, H, W) of every image.
         count: Images to expect; fewer come where some turn out to be left out.
-        batches: Grey levels (B, C, H, W): uint8, or float32 on [0, 255] where the source holds
+        batches: Gray levels (B, C, H, W): uint8, or float32 on [0, 255] where the source holds
             more than eight bits.
         notes: One line per kind of image left out; complete when the batches are used up.
     """
@@ -214,7 +214,7 @@ def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageS
                     yield sheet.cut(pixels)
                 elif pixels.shape[:2] == size:
                     yield pixels[None]
-                else:  # turned by an EXIF tag that stands behind the pixels
+                else:  # rotated by an EXIF tag that comes after the pixels
                     turned += 1
         finally:
             notes.extend([describe_skipped(bad, len(paths))] if bad else [])

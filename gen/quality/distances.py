@@ -195,7 +195,7 @@ def _load(name: str, root: Path, shape: tuple[int, int, int], split: str = "trai
 
 
 def _images(data: Dataset, shape: tuple[int, int, int]) -> ImageSet:
-    """A data set in an order of its own seed: files stand sorted, often by class."""
+    """A data set in an order of its own seed: files are sorted, often by class."""
     order = epoch_order(SEED, 0, len(data))
     return ImageSet(
         data.name, len(data), shape, lambda indices: data.fetch(order[list(indices)]).images
@@ -203,7 +203,7 @@ def _images(data: Dataset, shape: tuple[int, int, int]) -> ImageSet:
 
 
 class OrderedImages(torch.utils.data.Dataset):
-    """The first images one by one, as torch-fidelity asks for them; few are held at once."""
+    """The first images one by one, as torch-fidelity reads them; only a few are in memory."""
 
     def __init__(self, images: ImageSet, count: int, channels: int) -> None:
         from tqdm import tqdm

@@ -35,7 +35,7 @@ class CheckpointError(GenError):
 def save_checkpoint(folder: Path, content: dict[str, Any], every: int = 1, keep: int = 0) -> Path:
     """Write step-NNNNNNNN.pt into `folder`, atomically; then remove what need not be kept.
 
-    Serialised in memory first: a full disk can only spoil the temporary file. Kept are the newest
+    Serialized in memory first: a full disk can only spoil the temporary file. Kept are the newest
     `keep` snapshots (0: all), which are `every` steps apart, and snapshots 0, 1, 2, 4, 8, …; what
     an interruption saved between two snapshots goes when a later checkpoint is on the disk.
 

@@ -46,10 +46,10 @@ def open_dataset(config: RunConfig) -> Dataset:
     check_batch_size(config.training.batch_size)
     dataset = load_split(config)
     if config.training.batch_size > (count := len(dataset)):
-        mend = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
+        fix = f"use --batch-size {count} or less" if count > 1 else "training needs two or more"
         raise InputError(
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
-            f"{count} image{'s' * (count > 1)}; {mend}"
+            f"{count} image{'s' * (count > 1)}; {fix}"
         )
     counts = distributed.gather(len(dataset))
     if len(set(counts)) > 1:

@@ -193,7 +193,7 @@ def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generat
 
 
 def networks_of(path: Path, stored: Stored, ema: bool) -> dict[str, nn.Module]:
-    """Networks with stored weights, the averaged ones where there are some and `ema` asks for them.
+    """Networks with stored weights, the averaged ones if `ema` is set and there are any.
 
     Networks are built without memory and take the stored tensors as they are.
 

@@ -1,4 +1,4 @@
-"""Weights to share: model.safetensors beside config.json, in which nothing can run code."""
+"""Weights to share: model.safetensors and config.json, in which nothing can run code."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
 from gen.runs.open import read_file, read_newest
 from gen.system.errors import InputError
 
-# What may differ without being asked for: it does not shape what the run becomes.
+# What may differ without --override: it does not shape what the run becomes.
 FREE_OPTIONS = {"steps", "data_root", "workers", "device", "keep"}
 
 
@@ -29,10 +29,10 @@ def find_latest_run(outdir: Path, model: str, data: str) -> Path | None:
 
 
 def open_to_resume(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Folder and checkpoint of a run to go on with; `path` is the run or its newest checkpoint.
+    """Folder and checkpoint of a run to resume; `path` is the run or its newest checkpoint.
 
     Raises:
-        CheckpointError: nothing to go on with, or going on would overwrite later checkpoints.
+        CheckpointError: nothing to resume, or resuming would overwrite later checkpoints.
     """
     file, content = read_newest(path)
     folder = file.resolve().parent.parent
@@ -43,9 +43,9 @@ def open_to_resume(path: Path) -> tuple[Path, dict[str, Any]]:
         try:
             read_file(later)
         except CheckpointError:
-            continue  # damaged: it will be written anew
+            continue  # damaged: it will be written again
         raise CheckpointError(
-            f"{file}: {later.name} is later, and going on from here would overwrite it; "
+            f"{file}: {later.name} is later, and resuming from here would overwrite it; "
             "move it and those after it away, or resume the run"
         )
     return folder, check_content(file, content)
@@ -54,11 +54,11 @@ def open_to_resume(path: Path) -> tuple[Path, dict[str, Any]]:
 def merge_config(
     content: dict[str, Any], given: dict[str, Any], overrides: dict[str, Any]
 ) -> RunConfig:
-    """The configuration to go on with.
+    """The configuration to resume with.
 
     Args:
         content: of the checkpoint.
-        given: field → value that the user asks for.
+        given: field → value that the user gives.
         overrides: field → value that may differ from the checkpoint's.
 
     Raises:

@@ -156,7 +156,7 @@ def open_logit_maps(
 
 
 def map_batches(maps: LogitMaps, images: Tensor) -> Iterator[np.ndarray]:
-    """Yield logit maps as grey levels, float32 (≤ 32, classes − 1, H, W); 0 becomes 127.5."""
+    """Yield logit maps as gray levels, float32 (≤ 32, classes − 1, H, W); 0 becomes 127.5."""
     for batch in images.split(BATCH):
         with torch.inference_mode():
             yield (maps(batch).float() * MID_GREY + MID_GREY).cpu().numpy()

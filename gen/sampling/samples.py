@@ -100,7 +100,7 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
 
 
 def _labels(decoder: Generator, label: int | None, numbers: Sequence[int]) -> list[int] | None:
-    """The class asked for, else that of each number modulo classes, else none."""
+    """The given class, else each number modulo classes, else none."""
     if label is None and not decoder.classes:
         return None
     return [number % decoder.classes if label is None else label for number in numbers]
@@ -165,7 +165,7 @@ def _walk(run: Run, options: SampleOptions) -> Samples:
 
 
 def _reconstructions(run: Run, options: SampleOptions) -> Samples:
-    """Each image beside what decoder(posterior mean) makes of it, (C, H, 2W).
+    """Each image next to decoder(posterior mean) of it, (C, H, 2W).
 
     Images are fitted to the networks' size as in training. The classes of a conditional VAE are
     the subfolders.

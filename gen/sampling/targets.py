@@ -26,7 +26,7 @@ from gen.system.files import atomic_file, write_atomically
 Add = Callable[[int, Tensor], None]
 Shape = tuple[int, int, int]  # C, H, W
 
-MAX_PIXELS = 1 << 26  # of a sheet or GIF, which stand in memory and which viewers have to open
+MAX_PIXELS = 1 << 26  # of a sheet or GIF, which are held in memory and which viewers must open
 JPEG_SIDE = 65_500  # pixels
 GAP = 2  # pixels around the tiles of a sheet
 RECORD = "sampling.json"
@@ -95,7 +95,7 @@ def array(path: Path, count: int, shape: Shape) -> Iterator[Add]:
 
 
 class Folder:
-    """One file per image; an interrupted folder is continued, any other is left alone.
+    """One file per image; an interrupted folder is continued, any other is refused.
 
     `sampling.json`, written first, says what the images are functions of. With it and its name
     every file is settled, so any part of the folder may be drawn at any time, by any process.
@@ -115,7 +115,7 @@ class Folder:
             FolderError: it holds samples of something else, or other files.
         """
         self.path, self.name, self.suffix, self.shape = path, name, f".{format}", shape
-        self.there = self.mended = 0
+        self.there = self.redrawn = 0
         if shape:
             encode(torch.zeros(shape, dtype=torch.uint8), self.suffix)
         path.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ class Folder:
         path = self.path / f"{self.name(index)}{self.suffix}"
         whole = _whole(path, self.shape)
         self.there += whole
-        self.mended += not whole and path.exists()
+        self.redrawn += not whole and path.exists()
         return whole
 
     def add(self, index: int, image: Tensor) -> None:
@@ -164,7 +164,7 @@ class Folder:
             if left.with_name(left.name[1:].rpartition(".")[0]).exists():
                 left.unlink(missing_ok=True)
         notes = [f"{self.there} were there"] if self.there else []
-        notes += [f"{self.mended} damaged ones were drawn again"] if self.mended else []
+        notes += [f"{self.redrawn} damaged ones were drawn again"] if self.redrawn else []
         return f" ({', '.join(notes)})" if notes else ""
 
 

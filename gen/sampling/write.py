@@ -127,7 +127,7 @@ def write_images(
     note = ""
     if folder:
         folder.there = sum(distributed.gather(folder.there))
-        folder.mended = sum(distributed.gather(folder.mended))
+        folder.redrawn = sum(distributed.gather(folder.redrawn))
         note = folder.finish() if first else ""
     return f"{samples.count} images of {height}x{width} → {targets}{note}"
 

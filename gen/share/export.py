@@ -45,7 +45,7 @@ def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDic
 
     Raises:
         CheckpointError: missing, damaged, foreign, or its configuration breaks a rule.
-        ValueError: the device asked for is not there.
+        ValueError: the device is not available.
     """
     from torch import nn
 

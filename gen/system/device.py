@@ -14,7 +14,7 @@ def pick_device(name: str) -> torch.device:
     Of several processes on a machine each takes its own GPU.
 
     Raises:
-        ValueError: the device asked for is not there.
+        ValueError: the device is not available.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":

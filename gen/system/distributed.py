@@ -195,7 +195,7 @@ def broadcast(value: _Value) -> _Value:
 
 
 def wait() -> None:
-    """Let all processes come here before any goes on."""
+    """Wait until all processes are here."""
     broadcast(gather(None))
 
 

@@ -12,7 +12,7 @@ def _installed(name: str) -> str:
 
 
 def find_problem() -> str | None:
-    """One line that names a missing or mismatched torch/torchvision pair and its mend, or None."""
+    """One line that names a missing or mismatched torch/torchvision pair and the fix, or None."""
     try:
         import torch
         import torchvision  # noqa: F401  (its operators register, or fail to, on import)
@@ -21,7 +21,7 @@ def find_problem() -> str | None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return (
             f"{pair} cannot be used together ({reason}); "
-            "mend: `make clean setup`, which installs a matching pair from one index"
+            "fix: `make clean setup`, which installs a matching pair from one index"
         )
     _ = torch
     return None

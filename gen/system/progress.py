@@ -29,7 +29,7 @@ class Progress:
         self.bar.update()
 
     def show(self, step: int, values: dict[str, float], lasting: bool = False) -> None:
-        """The latest numbers beside the bar, or on a line of their own, where they are to last."""
+        """Show the latest numbers next to the bar, or on a line of their own if `lasting`."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
@@ -44,12 +44,12 @@ class Progress:
         self.bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         self.bar.close()
 
 
 class NoOutput:
-    """Log and progress of processes beside the first, which leave both to it."""
+    """Log and progress of all processes but rank 0, which prints for all."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *values: None

@@ -66,7 +66,7 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
-            # Libraries catch everything around some of their imports, and would go on half-made.
+            # Libraries catch everything around some of their imports, and continue half-imported.
             os.write(2, b"Interrupted.\n")
             os._exit(128 + number)
         raise KeyboardInterrupt(number)

@@ -70,7 +70,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
     """−log p(x|z) in nats per image; pixels x = (images + 1)/2 in [0, 1], p = sigmoid(2·logits).
 
-    The factor 2 makes tanh(logits), the decoder's image, equal to 2p − 1. Grey pixels count as
+    The factor 2 makes tanh(logits), the decoder's image, equal to 2p − 1. Gray pixels count as
     probabilities, as is customary (Kingma and Welling 2014, appendix C.1).
     """
     pixels = (images + 1) / 2
@@ -84,7 +84,7 @@ ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 def gaussian_nll(logits: Tensor, images: Tensor) -> Tensor:
     """−log p(x|z) in nats per image, N(tanh(logits), σ²) with one σ² for all pixels.
 
-    σ² is the batch's mean squared error, which maximises the likelihood (Rybkin et al. 2021,
+    σ² is the batch's mean squared error, which maximizes the likelihood (Rybkin et al. 2021,
     σ-VAE, equation 6), so nothing needs tuning; at least the variance of 8-bit rounding.
     """
     square = (logits.tanh() - images).square()

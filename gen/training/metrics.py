@@ -54,7 +54,7 @@ class Failure(NamedTuple):
 class FiniteCheck:
     """Remembers the first step in which a phase's loss, or weights after its turn, were not finite.
 
-    It does so on the device: nothing waits for it until `first_failure` is asked for.
+    It does so on the device: nothing waits for it until `first_failure` is read.
     """
 
     def __init__(self, phases: Sequence[str], device: torch.device) -> None:

@@ -58,7 +58,7 @@ def inspect_samples(
 class GridMonitor:
     """What the log says of the grid in a network's images; runs of the network go in the block.
 
-    `checkerboard/period{P}_dbc` is the level (absent where nothing stands above the noise),
+    `checkerboard/period{P}_dbc` is the level (absent where no power is left),
     `…_limit_dbc` the level that would be found, `…_detected` the verdict as 0 or 1; a period that
     cannot be measured has none of them. `checkerboard/imbalance_db` is the weighted imbalance of
     the last layer whose weights differ by phase.

@@ -147,7 +147,7 @@ class GAN:
 
 
 class VAE:
-    """Maximise the evidence lower bound (Kingma and Welling 2014, equation 3; β: Higgins 2017)."""
+    """Maximize the evidence lower bound (Kingma and Welling 2014, equation 3; β: Higgins 2017)."""
 
     averaged = ("encoder", "decoder")
 
@@ -184,7 +184,7 @@ class VAE:
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
-        """Samples, their grid, and images beside reconstructions from their posterior means."""
+        """Samples, their grid, and images next to reconstructions from their posterior means."""
         labels = preview.labels if self.conditional else None
         return inspect_reconstructions(averaged, self.modules, preview.images, labels)
 
@@ -262,7 +262,7 @@ class VAEGAN:
         }
 
     def inspect(self, averaged: Mapping[str, nn.Module], preview: Batch) -> Inspection:
-        """Samples, their grid, and images beside reconstructions from their posterior means."""
+        """Samples, their grid, and images next to reconstructions from their posterior means."""
         return inspect_reconstructions(averaged, self.modules, preview.images)
 
 
@@ -272,7 +272,7 @@ def inspect_reconstructions(
     images: Tensor,
     labels: Tensor | None = None,
 ) -> Inspection:
-    """Samples, their grid, and images beside reconstructions from their posterior means."""
+    """Samples, their grid, and images next to reconstructions from their posterior means."""
     inspection = inspect_samples(averaged["decoder"], trained["decoder"], images, labels)
     mean, log_variance = copy.deepcopy(trained["encoder"]).eval()(images, labels)
     dimensions = kl_divergence(mean, log_variance)

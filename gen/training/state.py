@@ -24,7 +24,7 @@ from .objectives import build_objective
 
 
 class TrainingError(GenError):
-    """Training cannot go on; one line that says what, where and what is left."""
+    """Training cannot continue; one line that says what happened, where, and what is saved."""
 
 
 class State:
@@ -92,7 +92,7 @@ class State:
             before, now = content["conditions"], self.conditions()
             changed = [f"{k} {before[k]} → {now[k]}" for k in now if before[k] != now[k]]
         if changed and not distributed.rank():
-            text = f"Warning: {', '.join(changed)}; the run goes on, but not bitwise as it would"
+            text = f"Warning: {', '.join(changed)}; the run continues, but not bitwise equal"
             print(text, file=sys.stderr)
 
     def load_weights(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
@@ -171,6 +171,6 @@ class State:
         other = " or precision=fp32" if self.config.training.precision != "fp32" else ""
         raise TrainingError(
             f"{failure.what} of phase {failure.phase} not finite in step {failure.step + 1}; step "
-            f"{self.saved} is saved and good. To go on from there more gently: "
+            f"{self.saved} is saved and good. To continue from it with a smaller learning rate: "
             f"--resume {self.folder} --override lr={lr / 2:g}{other}"
         )

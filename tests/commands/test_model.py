@@ -186,7 +186,7 @@ def test_resize_network_of_others_is_cleared():
     file = WEIGHTS / "cwgangp_resize_mnist_hayato.pth"
     result = run("model", file, "--script", f"{FOREIGN}:resize_mnist")
     assert result.exit_code == 0, result.output
-    assert "Nothing to mend" in result.output
+    assert "Nothing to repair" in result.output
     assert "enlarged by interpolation alone" in result.output
 
 

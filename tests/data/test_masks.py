@@ -1,4 +1,4 @@
-"""Images with masks: palette and grey indices, geometry shared with the image, every bad input."""
+"""Images with masks: palette and gray indices, geometry shared with the image, every bad input."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def write_mask(path, mask):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Twelve pairs; the masks hold 0, 1, 2 and 255, half as palette and half as grey."""
+    """Twelve pairs; the masks hold 0, 1, 2 and 255, half as palette and half as gray."""
     masks = []
     for i in range(12):
         write_image(tmp_path / "images" / f"{i:02d}.png", seed=i)

@@ -1,4 +1,4 @@
-"""Decoder, discriminator and encoder: shapes, initialisation, size ladder."""
+"""Decoder, discriminator and encoder: shapes, initialization, size ladder."""
 
 from itertools import pairwise
 
@@ -66,7 +66,7 @@ def test_every_network_takes_every_shape(model, size, channels, latent, width):
 
 
 @pytest.mark.parametrize("model", GENERATORS)
-def test_initialisation_is_dcgans(model):
+def test_initialization_is_dcgans(model):
     torch.manual_seed(0)
     for module in build(model, size=(32, 32), channels=3, width=32).values():
         for name, layer in module.named_modules():
@@ -80,7 +80,7 @@ def test_initialisation_is_dcgans(model):
                 assert layer.bias is None or not layer.bias.any(), name
 
 
-def test_initialisation_keeps_icnr():
+def test_initialization_keeps_icnr():
     decoder = Decoder(4, (16, 16), 1, 4, "subpixel", 3)
     layers = [m for m in decoder.modules() if isinstance(m, Subpixel)]
     assert len(layers) == 2

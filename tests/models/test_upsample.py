@@ -128,7 +128,7 @@ def test_balanced_is_the_projection_and_keeps_constants(kernel):
     layer = enlarger("balanced", 3, 5, kernel, True)
     initialize(layer)
     original = layer.parametrizations.weight.original
-    assert original.std() < 0.03  # DCGAN's initialisation reached what is trained
+    assert original.std() < 0.03  # DCGAN's initialization reached what is trained
     torch.testing.assert_close(layer.weight, balance(original, 2, layer.padding))
     gains = phase_gains(layer.weight, 2, layer.padding).flatten(0, 1)
     torch.testing.assert_close(gains, gains[:1].expand_as(gains))

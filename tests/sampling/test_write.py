@@ -119,7 +119,7 @@ def test_an_interrupted_process_is_continued_to_the_same_bytes(
         assert (
             said.count("\n") == 1
             and said.startswith("Stopped at image")
-            and "the same command goes on" in said
+            and "run the same command to continue" in said
         )
         assert not list(folder.glob(".*"))
     for path in folder.glob("*.png"):  # whatever stands there under its name is whole

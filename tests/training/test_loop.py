@@ -100,7 +100,7 @@ def test_learns(model, precision, small_dataset, tmp_path):
     )
     assert trainer.run() == 0
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    # Guessing costs 2 ln 2 = 1.39; the entropy of grey pixels, some 450 nats, is the VAE's floor.
+    # Guessing costs 2 ln 2 = 1.39; the entropy of gray pixels, some 450 nats, is the VAE's floor.
     key, gain = {"dcgan": ("loss/discriminator", 0.2), "vae": ("loss/vae", 20)}[model]
     assert rows[-1][key] < rows[1][key] - gain
 

@@ -31,7 +31,7 @@ def _describe_clean(measurement: Measurement, trace: Trace) -> str:
     ]
     kinds = {t.layer.kind for t in trace.layers}
     why = " Its maps are enlarged by interpolation alone." if kinds == {"resize"} else ""
-    return f"Nothing to mend: no grid found ({', '.join(limits) or 'nothing measurable'}).{why}"
+    return f"Nothing to repair: no grid found ({', '.join(limits) or 'nothing measurable'}).{why}"
 
 
 def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
@@ -60,7 +60,7 @@ def _advise_shared(shares: list[LayerShare]) -> str:
     rest = 1 - sum(share.share for share in shares)
     if rest < MAIN_SHARE:
         parts = ", ".join(f"{s.layer.name} {100 * s.share:.0f} %" for s in shares[:2])
-        return f"shared by several layers ({parts}). Train anew with --upsample balanced."
+        return f"shared by several layers ({parts}). Train again with --upsample balanced."
     return (
         f"balancing would leave {100 * rest:.0f} % of it: copies of what is not constant, which "
         "only smoother kernels (--antialias, nearest enlargement) take away, or a grid of the "
@@ -83,7 +83,7 @@ def _advise_layer(layer: Layer, trace: Trace) -> str:
     after = (
         "gen repair balances it without training."
         if last
-        else "Repairing an inner layer makes grids worse; train it anew with --upsample balanced "
+        else "Repairing an inner layer makes grids worse; train again with --upsample balanced "
         "or nearest."
     )
     if layer.kind != "transposed":

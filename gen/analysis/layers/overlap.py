@@ -155,7 +155,7 @@ def better_axis(kernel: int, stride: int) -> tuple[int, int, int]:
 
 
 def recommend(kernel_size: tuple[int, ...], stride: tuple[int, ...], found: Overlap) -> str:
-    """Say in one sentence what to use instead (or beside)."""
+    """Say in one sentence what to use instead, or in addition."""
     if found.even and not found.holes:
         return (
             "To be even for any weights: a balanced transposed convolution (--upsample balanced), "

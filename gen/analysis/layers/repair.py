@@ -1,4 +1,4 @@
-"""Repair a trained network: balance its last enlarging layer as little as the target asks for.
+"""Repair a trained network: balance its last enlarging layer as little as the target needs.
 
 W' = W − (G_r − Ḡ) Π / n_r with Π the projector on the ρ strongest directions of local means that
 the layer receives: the smallest ρ that meets the target changes the images least. One that makes
@@ -35,11 +35,11 @@ class Repair:
         parameter: Name of its weight in the network's state.
         weight: The new weight.
         rank: Number ρ of input directions that were balanced.
-        target_dbc: Level at the layer's period that was asked for.
+        target_dbc: Target level at the layer's period.
         before: Measurement as it was.
         after: Measurement with the new weight.
         psnr_db: Peak signal-to-noise ratio of the images after, against those before.
-        refused: Why the network is better left alone, or None.
+        refused: Why the network is better left as it is, or None.
     """
 
     layer: Layer
@@ -108,7 +108,7 @@ def _find_parameter(network: nn.Module, layer: Layer) -> str:
             return name
     raise InputError(
         f"{layer.name}: its weight is computed, not a parameter (a balanced, normalized or "
-        "modulated layer); such a network is mended by training, not by repair"
+        "modulated layer); such a network must be trained again; repair cannot help"
     )
 
 
@@ -160,8 +160,8 @@ def repair(
             break
     *_, rank, weight = min(trials, key=lambda trial: trial[:3])
 
-    (before, plain), (after, mended) = measured(judged, None), measured(judged, weight)
-    error = float((mended - plain).double().square().mean())
+    (before, plain), (after, repaired) = measured(judged, None), measured(judged, weight)
+    error = float((repaired - plain).double().square().mean())
     psnr = -decibels(error / (value_range[1] - value_range[0]) ** 2)
     refused = _refusal(before, after, layer.period)
     return Repair(

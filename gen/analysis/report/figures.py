@@ -1,6 +1,6 @@
 """The pictures of a report: each takes a measurement and gives one PNG, readable on a phone.
 
-Colors are those of Okabe & Ito (2008), told apart by color-blind eyes too; maps use viridis and
+Colors are those of Okabe & Ito (2008), which color-blind eyes distinguish too; maps use viridis and
 cividis. What was measured is blue, the reference gray.
 """
 
@@ -105,7 +105,7 @@ def _spectrum_db(measurement: Measurement) -> Values:
 def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> bytes:
     """Mean power spectrum of luma in dB over (fx, fy) in cycles per pixel, the lattice circled."""
     figure, axes = _figure(4.6, 3.9)
-    # Period continuation puts ±1/2 on both borders, so that border lines stand whole.
+    # Period continuation puts ±1/2 on both borders, so lines on the border are drawn whole.
     decibels = _spectrum_db(measurement)
     height, width = decibels.shape
     decibels[height // 2, width // 2] = np.nan  # the mean was removed

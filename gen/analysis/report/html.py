@@ -1,7 +1,7 @@
 """Numbers → one static HTML page that a person reads in a minute: verdict first, then the evidence.
 
-The page holds its style and pictures itself: no script, no network. It carries the same pictures
-beside it as PNG files, and the numbers as measurement.json.
+The page holds its style and pictures itself: no script, no network. The same pictures lie
+next to it as PNG files, and the numbers as measurement.json.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with the words that stand under it and in its place."""
+    """A PNG with its caption and its alt text."""
 
     name: str
     png: bytes
@@ -90,7 +90,7 @@ def write_report(
         thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
         title: Heading of the page.
         command: What made the report, printed under the heading.
-        more: Sections that stand after the verdict.
+        more: Sections to put after the verdict.
 
     Raises:
         ValueError: The folder holds files of others.

@@ -25,7 +25,7 @@ CAPTIONS = {
     "spectrum": (
         "Two-dimensional mean power spectrum with the lattice lines circled",
         "<strong>Measured.</strong> Mean power of luma, on the color scale of the reference if "
-        "there is one. A grid stands out as a single bright bin inside a circle; many grids are "
+        "there is one. A grid shows as a single bright bin inside a circle; many grids are "
         "found that cannot be seen here.",
     ),
     "spectrum-reference": (
@@ -46,14 +46,14 @@ CAPTIONS = {
 
 TABLE_NOTE = (
     "p-values of lines are raw; those of the verdict are corrected for their number (Holm). "
-    "Columns 95 % hold intervals; −∞ stands for no power at all."
+    "Columns 95 % hold intervals; −∞ means no power at all."
 )
 
 GLOSSARY = {
     "Period": "Distance in pixels after which a grid repeats. An upsampling of stride 2 leaves 2; "
     "two of them 4.",
     "Lattice line": "A frequency (a/P, b/P) in cycles per pixel (vertical, horizontal): the only "
-    "places where a grid of period P can stand.",
+    "places where a grid of period P has power.",
     "Replica": "A copy of the image's own low frequencies, shifted to a lattice line. Its gain is "
     "the modulation: 1 % is −40 dB.",
     "Line": "A fixed grid, the same in every image, in gray levels RMS (of 255).",

@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def images(count=24, size=(48, 56), channels=3, depth=0.05, seed=0):
-    """Low-passed noise with a grid of period 2, float grey levels (N, C, H, W)."""
+    """Low-passed noise with a grid of period 2, float gray levels (N, C, H, W)."""
     generator = np.random.default_rng(seed)
     spectrum = np.fft.rfft2(generator.standard_normal((count, channels, *size)))
     radius = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1]))
