@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.accuracy.grids import dead_leaves
+from benchmarks.accuracy.nulls import dead_leaves
 from gen.analysis.measure.reference import Geometry, local_spectrum, noise
 from gen.analysis.report.figures import BLUE, STYLE, VERMILION
 

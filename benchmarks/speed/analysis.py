@@ -10,7 +10,7 @@ import torch
 from scipy.fft import dctn
 
 from benchmarks.accuracy import peers
-from benchmarks.accuracy.grids import dead_leaves
+from benchmarks.accuracy.nulls import dead_leaves
 from benchmarks.speed.timing import Row, alternate
 from gen.analysis.measure.meter import Meter, measure
 from gen.analysis.measure.threads import over_cores
