@@ -7,6 +7,7 @@ import functools
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,14 @@ def small_dataset():
     from gen.data.datasets import load_dataset
 
     return load_dataset("shapes", root="data", size=(16, 16), channels=3, count=64)
+
+
+@pytest.fixture
+def version_0_1(tmp_path):
+    """A copy of what version 0.1 wrote; see tests/runs/test_version_0_1.py."""
+    with tarfile.open(ROOT / "tests" / "runs" / "version_0_1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "version-0.1"
 
 
 @pytest.fixture(scope="session")

@@ -152,6 +152,7 @@ def test_a_signal_after_the_last_step_changes_nothing(small_dataset, tmp_path):
     assert status(tmp_path)["state"] == "finished"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
 def test_a_full_disk_is_found_at_step_0_and_in_one_sentence(small_dataset, tmp_path):
     """The pictures fit into 30 kB, a checkpoint does not."""
     trainer = start(small_dataset, tmp_path)
