@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +24,41 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def timed(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Run Python at the project's root; also its processor time in seconds, its own alone."""
-    before = os.times()
+# Seconds that a test waits for another process. Only a test that fails waits so long; a busy
+# machine may need minutes.
+PATIENCE = 900.0
+
+
+def wait_until(happened: Callable[[], bool], *processes: subprocess.Popen) -> None:
+    """Wait for a condition; fail if a process that brings it about ends before."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        ended = [process for process in processes if process.poll() is not None]
+        assert not ended or happened(), [p.stderr.read() if p.stderr else p.args for p in ended]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes, as a quota or a full disk does."""
+    resource = pytest.importorskip("resource", reason="this system has no limit on a file's size")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def imported(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run Python at the project's root; also the names of all modules that it imported."""
     result = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    after = os.times()
-    return result, sum(after[2:4]) - sum(before[2:4])
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
+    return result, {line.rpartition("|")[2].strip() for line in lines}
 
 
 def small_config(
@@ -71,12 +103,29 @@ def small_dataset():
     return load_dataset("shapes", root="data", size=(16, 16), channels=3, count=64)
 
 
-@pytest.fixture(scope="session", params=["dcgan", "vae", "vaegan"])
-def finished_run(request, tmp_path_factory, small_dataset):
-    """(model, run directory) of a run that came to its end."""
+@pytest.fixture
+def version_0_1(tmp_path):
+    """A copy of what version 0.1 wrote; see tests/runs/test_version_0_1.py."""
+    with tarfile.open(ROOT / "tests" / "runs" / "version_0_1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "version-0.1"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, small_dataset):
+    """Model → directory of its run that came to its end; each is trained once."""
     from gen.training.loop import Trainer
 
-    folder = tmp_path_factory.mktemp(request.param)
-    config = small_config(request.param)
-    assert Trainer(config, small_dataset, folder).run() == 0
-    return request.param, folder
+    @functools.cache
+    def get(model):
+        folder = tmp_path_factory.mktemp(model)
+        assert Trainer(small_config(model), small_dataset, folder).run() == 0
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session", params=["dcgan", "vae", "vaegan"])
+def finished_run(request, finished):
+    """(model, run directory) of a run that came to its end."""
+    return request.param, finished(request.param)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gen.system.preflight import find_problem
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,8 +17,7 @@ def preflight(path=None):
 
 
 def test_this_environment_passes():
-    result = preflight()
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert find_problem() is None  # `make setup` runs it in a process of its own
 
 
 def test_mismatched_pair_is_one_line_with_the_mend(tmp_path):

@@ -87,17 +87,15 @@ def test_what_is_no_image_does_not_count(folder, make):
 
 
 def test_skipping_trains_on_the_others_and_says_so(folder, tmp_path):
-    """Real processes: one that stops before it begins, one that leaves two files out."""
+    """One run that stops before it begins, one that leaves two files out."""
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:1000])
     (folder / "f.jpg").write_text("no image")
-    command = [sys.executable, "train.py", "dcgan", "--data", str(folder), *TINY]
-    command += ["--outdir", str(tmp_path / "runs")]
-    look = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    stopped = look(command)
-    assert stopped.returncode == 1 and stopped.stderr.count("Error: ") == 1
+    words = ["dcgan", "--data", folder, *TINY, "--outdir", tmp_path / "runs"]
+    stopped = run(train.main, *words)
+    assert stopped.exit_code == 1 and stopped.stderr.count("Error: ") == 1
     assert "b.png: " in stopped.stderr and not (tmp_path / "runs").exists()
-    trained = look([*command, "--on-bad-image", "skip"])
-    assert trained.returncode == 0, trained.stderr
+    trained = run(train.main, *words, "--on-bad-image", "skip")
+    assert trained.exit_code == 0, trained.stderr
     assert f"2 of 6 images skipped as unreadable; the first: {folder}/b.png: " in trained.stderr
     assert "dcgan on set: 4 images" in trained.stderr
 
@@ -105,12 +103,10 @@ def test_skipping_trains_on_the_others_and_says_so(folder, tmp_path):
 def test_a_warning_of_pillow_is_not_shown(folder):
     """Pillow warns from 89 million pixels on; ours is the one limit, and it is an option."""
     Image.new("1", (10_000, 9_000)).save(folder / "b.png")
-    command = [sys.executable, "analyze.py", "images", str(folder)]
-    look = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    passed = look(command)
-    assert passed.returncode == 0 and "Warning" not in passed.stderr, passed.stderr
-    refused = look([*command, "--max-image-pixels", "80000000"])
-    assert refused.returncode == 1 and "more than 80000000 allowed" in refused.stderr
+    passed = run(analyze.main, "images", folder)  # here a warning would be an error
+    assert passed.exit_code == 0 and "Warning" not in passed.stderr, passed.stderr
+    refused = run(analyze.main, "images", folder, "--max-image-pixels", 80_000_000)
+    assert refused.exit_code == 1 and "more than 80000000 allowed" in refused.stderr
 
 
 # Sets that do not fit
@@ -179,7 +175,7 @@ def test_what_may_not_be_read_is_named():
         (place / "locked" / "inner").chmod(0)
         (place / "file" / "a.png").chmod(0)
         command = [sys.executable, "-c", WITHOUT_RIGHTS, name]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         (place / "locked" / "inner").chmod(0o700)
     assert result.stdout.splitlines() == [
         f"{name}/locked/inner: Permission denied",

@@ -62,6 +62,7 @@ def test_model_names_layer_period_and_mend(uneven, tmp_path):
     assert "Which layer makes it" in page and "mostly main.6" in page
 
 
+@pytest.mark.parametrize("finished_run", ["vae"], indirect=True)
 def test_model_of_a_run_says_since_when(finished_run, tmp_path):
     folder = finished_run[1]
     result = run("model", folder, "--num", 128, "--json", "-", "--report", tmp_path / "r")
@@ -184,7 +185,7 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"{WEIGHTS} is n
 @needs_weights
 def test_resize_network_of_others_is_cleared():
     file = WEIGHTS / "cwgangp_resize_mnist_hayato.pth"
-    result = run("model", file, "--script", f"{FOREIGN}:resize_mnist")
+    result = run("model", file, "--script", f"{FOREIGN}:resize_mnist", "--num", 256)
     assert result.exit_code == 0, result.output
     assert "Nothing to repair" in result.output
     assert "enlarged by interpolation alone" in result.output

@@ -178,8 +178,6 @@ def test_any_words_after_a_command_end_in_help_or_one_line(data, tmp_path, monke
     ],
 )
 def test_witnesses_in_real_processes(arguments):
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.count("Error: ") == 1 and "Traceback" not in result.stderr

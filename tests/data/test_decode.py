@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import gen.data.decode as decode_room
 from gen.data.decode import (
     BadImage,
     DataError,
@@ -415,13 +416,32 @@ else:
 
 
 def test_a_file_cut_while_it_is_read_does_not_kill_the_process(tmp_path):
-    """Of a TIFF that libtiff has mapped, bytes that are gone are a bus error."""
+    """Of a TIFF that libtiff has mapped, bytes that are gone are a bus error.
+
+    The cut may also come too early or too late to meet the decoder: then this proves less.
+    """
     noise = RNG.integers(0, 256, (2000, 2000, 3), np.uint8)
     path = written(tmp_path / "a.tif", encoded(noise, "tiff", compression="tiff_lzw"))
     result = subprocess.run(
         [sys.executable, "-c", CUT_WHILE_READ, str(path)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_no_decoder_is_handed_a_descriptor_to_map(tmp_path, monkeypatch):
+    """What the test above needs luck to see: Pillow passes libtiff a descriptor if it finds one."""
+    path = written(tmp_path / "a.tif", encoded(PHOTO, "tiff", compression="tiff_lzw"))
+    looked, load = [], decode_room._pixels
+
+    def look(image):
+        with pytest.raises(OSError, match="not to be mapped"):
+            image.fp.fileno()
+        looked.append(image.format)
+        return load(image)
+
+    monkeypatch.setattr(decode_room, "_pixels", look)
+    decode(path)
+    assert looked == ["TIFF"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")

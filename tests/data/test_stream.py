@@ -8,6 +8,7 @@ from PIL import Image
 from gen.data.decode import BadImage, DataError
 from gen.data.stream import Selection, Sheet, open_stream
 from gen.images import make_grid
+from tests.conftest import PATIENCE
 
 RNG = np.random.default_rng(0)
 
@@ -63,10 +64,15 @@ def test_few_images_are_held_at_once(folder, monkeypatch):
 
 
 def test_an_abandoned_stream_leaves_no_threads(folder):
+    before = set(threading.enumerate())  # other tests may have left some
     stream = open_stream(folder[0], Selection(workers=3))
     next(iter(stream.batches))
+    started = set(threading.enumerate()) - before
+    assert [thread.name for thread in started if "decode" in thread.name]
     del stream
-    assert not [thread for thread in threading.enumerate() if "decode" in thread.name]
+    for thread in started:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_max_images_takes_the_first(folder):

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,15 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 
+import analyze
+import sample
+import train
 from gen.runs.checkpoint import CheckpointError, run_checkpoints
 from gen.runs.describe import describe_file
 from gen.runs.open import load, load_checkpoint
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
-ROOT = Path(__file__).resolve().parents[2]
 READERS = (load, load_checkpoint, describe_file)
 
 
@@ -173,18 +175,17 @@ def test_weights_of_another_architecture(content, tmp_path, change):
         load(tmp_path / "other.pt")
 
 
-def test_a_witness_in_real_processes(content, tmp_path):
+def test_every_command_refuses_a_pickle_that_runs_code(tmp_path):
     """All commands that read a checkpoint: one line each, exit 1, and no canary."""
     canary, path = tmp_path / "canary", tmp_path / "evil.pt"
     torch.save(evil(canary)["os.system"], path)
-    for words in (
-        ["sample.py", str(path), "--grid", str(tmp_path / "grid.png")],
-        ["analyze.py", "images", str(path)],
-        ["train.py", "dcgan", "--resume", str(path)],
+    for command, *words in (
+        [sample.main, path, "--grid", tmp_path / "grid.png"],
+        [analyze.main, "images", path],
+        [train.main, "dcgan", "--resume", path],
     ):
-        command = [sys.executable, *words]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert result.returncode == 1, result.stderr
+        result = CliRunner().invoke(command, [str(word) for word in words])
+        assert result.exit_code == 1, result.stderr
         assert result.stderr.count("Error: ") == 1 and "Traceback" not in result.stderr
         assert result.stderr.strip().splitlines()[-1].startswith(f"Error: {path}: damaged")
     assert not canary.exists() and not (tmp_path / "grid.png").exists()

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 
 import train
 from gen.system.files import read_rows
+from tests.conftest import PATIENCE
 from tests.equality import run_differences
 from tests.slow.soak import Soak
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system kills no groups")
 
 
 def command(tmp_path, name, *more, processes=1):
@@ -35,23 +37,37 @@ def command(tmp_path, name, *more, processes=1):
     ]  # fmt: skip
 
 
-def kill_after(step, tmp_path, name, processes=1):
-    """Kill all processes of a run when the row of a step is there."""
+# Rank 0 kills all processes of the run, itself included, when it has written the row of step 51.
+KILLED = """
+import os, signal
+from gen.commands.train import train
+from gen.training.log import RunLog
+metrics = RunLog.metrics
+def kill(log, step, *arguments):
+    metrics(log, step, *arguments)
+    if step == 51:
+        os.killpg(0, signal.SIGKILL)
+RunLog.metrics = kill
+train()
+"""
+
+
+def kill(tmp_path, name, processes=1):
+    """Start a run that is killed in step 51."""
+    line = command(tmp_path, name, processes=processes)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    line[line.index("train.py")] = str(script)
     process = subprocess.Popen(
-        command(tmp_path, name, processes=processes),
-        cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    metrics = tmp_path / name / "00000-dcgan-photos" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and read_rows(metrics) and read_rows(metrics)[-1]["step"] >= step):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+        line, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    rows = read_rows(tmp_path / name / "00000-dcgan-photos" / "metrics.jsonl")
+    assert rows[-1]["step"] == 51
 
 
 def test_killed_and_resumed(tmp_path):
-    kill_after(50, tmp_path, "broken")
+    kill(tmp_path, "broken")
     for line in (command(tmp_path, "whole"), command(tmp_path, "broken", "--resume", "auto")):
         result = CliRunner().invoke(train.main, line[2:])
         assert result.exit_code == 0, result.output
@@ -61,7 +77,7 @@ def test_killed_and_resumed(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_killed_and_resumed(tmp_path):
-    kill_after(50, tmp_path, "broken", processes=2)
+    kill(tmp_path, "broken", processes=2)
     for name, more in (("whole", []), ("broken", ["--resume", "auto"])):
         line = command(tmp_path, name, *more, processes=2)
         subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)

@@ -1,11 +1,9 @@
 """Where samples go: a folder that can be continued, an array, pictures; real signals and kills."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image
 import sample
 from gen.runs.open import load
 from gen.sampling.seeds import sample_images
+from tests.conftest import PATIENCE, file_size_limit, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.parametrize("finished_run", ["dcgan"], indirect=True)
@@ -97,7 +96,12 @@ def test_a_folder_of_another_checkpoint_or_of_strangers_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [
+        pytest.param("SIGINT", 130),
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),  # below an array is sent it
+        pytest.param("SIGKILL", -9),
+    ],
 )
 def test_an_interrupted_process_is_continued_to_the_same_bytes(
     finished_run, folder_of, tmp_path, number, code
@@ -107,11 +111,9 @@ def test_an_interrupted_process_is_continued_to_the_same_bytes(
     command += ["--outdir", str(folder), "--batch-size", "3"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
-        while not (folder / "00000004.png").exists():
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        wait_until((folder / "00000004.png").exists, process)
+        process.send_signal(getattr(signal, number))
+        said = process.communicate(timeout=PATIENCE)[1]
     finally:
         process.kill()
     assert process.returncode == code
@@ -138,11 +140,9 @@ def test_an_interrupted_array_leaves_the_old_one(finished_run, tmp_path):
         [*command, "--npy", str(target)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
-        while len(list(tmp_path.iterdir())) < 2:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, process)
         process.send_signal(signal.SIGTERM)
-        assert "nothing was written" in process.communicate(timeout=60)[1]
+        assert "nothing was written" in process.communicate(timeout=PATIENCE)[1]
     finally:
         process.kill()
     assert process.returncode == 143
@@ -174,18 +174,12 @@ def test_damaged_files_of_other_formats_are_drawn_again(finished_run, tmp_path, 
     assert files(tmp_path / "s") == before
 
 
-def limited():
-    """Let no file grow past 64 KiB, as a quota or a full disk does."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
-
-
 def test_a_full_disk_is_one_line_and_spoils_nothing(finished_run, tmp_path):
     target = tmp_path / "s.npy"
     target.write_bytes(b"old")
-    command = [sys.executable, "sample.py", str(finished_run[1]), "--num", "1000"]
-    command += ["--npy", str(target)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limited)
-    assert result.returncode == 1 and "File too large" in result.stderr
+    with file_size_limit(1 << 16):
+        result = run(finished_run[1], "--num", 1000, "--npy", target)
+    assert result.exit_code == 1 and "File too large" in result.stderr
     assert "Traceback" not in result.stderr and result.stderr.count("\n") == 1
     assert files(tmp_path) == {target.name: b"old"}
 

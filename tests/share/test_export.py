@@ -98,7 +98,7 @@ def test_from_pretrained_gives_every_averaged_network(finished_run, tmp_path):
 
 @pytest.mark.parametrize(
     "upsample",
-    ["subpixel", *(pytest.param(x, marks=pytest.mark.slow) for x in ("balanced", "bilinear"))],
+    [pytest.param(x, marks=pytest.mark.slow) for x in ("subpixel", "balanced", "bilinear")],
 )
 def test_every_upsampler_goes_through_onnx_too(tmp_path, small_dataset, upsample):
     (tmp_path / "run").mkdir()
@@ -265,6 +265,7 @@ def test_onnx_runtime_makes_the_same_images(exported, batch):
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(trained, tmp_path):
+    """In a process of its own: torch looks for the package once."""
     hidden = "from gen.commands.export import export; export()"
     hidden = f"import sys; sys.modules['onnxscript'] = None; {hidden}"
     command = [sys.executable, "-c", hidden, trained, "--outdir", tmp_path / "new", "--onnx"]

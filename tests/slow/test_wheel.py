@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("--size", "16", "--width", "4", "--steps", "2", "--batch-size", "8")
 USER = """

@@ -146,7 +146,10 @@ def main(folder):
         result = {"digests": whole_and_resumed(dataset, folder), "measured": measured(folder)}
         result["sampled"] = sampled(folder, "shared")
         result["refused"] = refused(folder)
-        (folder / f"result-{distributed.rank()}.json").write_text(json.dumps(result))
+        number = distributed.rank()
+        (folder / f"result-{number}.json").write_text(json.dumps(result))
+    threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads-{number}").write_text("\n".join(threads))
 
 
 if __name__ == "__main__":

@@ -52,9 +52,12 @@ def test_the_class_asked_for_is_the_class_drawn(conditional_run):
     assert torch.equal(mixed[0::2], night[0::2]) and torch.equal(mixed[1::2], day[1::2])
 
 
-def test_a_class_that_is_not_there_is_named(conditional_run, finished_run):
+def test_a_class_that_is_not_there_is_named(conditional_run):
     with pytest.raises(ValueError, match="class is 2; must be 0 to 1"):
         sample_images(load(conditional_run[1]), [0], labels=[2])
+
+
+def test_a_network_without_classes_takes_no_label(finished_run):
     with pytest.raises(ValueError, match="knows no classes"):
         sample_images(load(finished_run[1]), [0], labels=[0])
 

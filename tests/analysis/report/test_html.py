@@ -201,7 +201,8 @@ write_report(measurement, Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("renamed", [0, 1, 4])
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize("renamed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_report_that_was_killed_is_written_anew(tmp_path, compared, renamed):
     """Killed before the first, second or fifth file has its name."""
     (tmp_path / "numbers").write_bytes(pickle.dumps(compared))
