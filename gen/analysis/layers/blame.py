@@ -109,7 +109,7 @@ class _Amplitudes:
             for estimate, power in ((found.even_replica, spread), (found.even_line, 1.0)):
                 parts.append((estimate.value[rows] * np.sqrt(share * power)).ravel())
                 self.period += [line.period for line in found.lines] * len(contrast)
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.empty(0, complex)  # nothing can be measured
 
 
 def list_balanceable(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[str]]:

@@ -170,3 +170,10 @@ def test_repair_refuses():
         repair(nn.Upsample(scale_factor=4), smooth_latents(64))
     with pytest.raises(ValueError, match="takes at least 64"):
         repair(even, smooth_latents(63))
+
+
+def test_images_too_small_for_any_period_are_undefined():
+    maps = torch.randn(64, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    network = nn.ConvTranspose2d(4, 3, 4, 2, 1)
+    assert all(period.undefined for period in blame(network, maps).images.periods.values())
+    assert "undefined" in repair(network, maps).refused
