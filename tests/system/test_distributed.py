@@ -346,7 +346,7 @@ def test_full_disk_of_the_first_process_ends_all_with_one_line(start, tmp_path):
     [
         ["gan"],
         ["vae", "--seed", "x"],
-        pytest.param(["vae", "--lr", "nan"], marks=pytest.mark.slow),  # known when all have joined
+        pytest.param(["vae", "--lr", "nan"], marks=pytest.mark.slow),  # each imports torch
     ],
 )
 def test_arguments_that_err_are_named_once(start, arguments):
