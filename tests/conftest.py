@@ -51,6 +51,21 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def link(path: Path, target: Path | str) -> None:
+    """Make a symbolic link, which Windows allows to few users."""
+    try:
+        path.symlink_to(target)
+    except (OSError, NotImplementedError) as error:
+        pytest.skip(f"symbolic links cannot be made here: {error}")
+
+
+def make_pipe(path: Path) -> None:
+    """Make a named pipe."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no pipes in folders")
+    os.mkfifo(path)
+
+
 def imported(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
     """Run Python at the project's root; also the names of all modules that it imported."""
     result = subprocess.run(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.conftest import link, make_pipe
 
 PHOTO = np.add.outer(np.arange(48), np.arange(64))[..., None] + np.arange(0, 120, 40)
 PHOTO = (PHOTO + np.random.default_rng(0).integers(0, 30, PHOTO.shape)).astype(np.uint8)
@@ -86,10 +88,10 @@ BAD: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("a bomb: a gibibyte of text", "b.png",
      _is(png(4, 4, 8, 0, bytes(20), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26))))),
      "too large"),
-    ("a dangling link", "b.png", lambda path: path.symlink_to("nowhere"), "dangling link; remove"),
-    ("a link to itself", "b.png", lambda path: path.symlink_to("b.png"), "dangling link"),
-    ("a named pipe", "b.png", os.mkfifo, "a directory or device, not a file"),
-    ("a link to a device", "b.png", lambda path: path.symlink_to("/dev/zero"), "not a file"),
+    ("a dangling link", "b.png", partial(link, target="nowhere"), "dangling link; remove"),
+    ("a link to itself", "b.png", partial(link, target="b.png"), "dangling link"),
+    ("a named pipe", "b.png", make_pipe, "a directory or device, not a file"),
+    ("a link to a device", "b.png", partial(link, target="/dev/zero"), "not a file"),
 ]  # fmt: skip
 
 # What is read, and as what: the RGB of all its pixels on a background of (10, 20, 30).

@@ -1,9 +1,12 @@
 """The preflight turns a mismatched torch and torchvision into one line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from gen.system.preflight import find_problem
 
@@ -34,6 +37,7 @@ def test_mismatched_pair_is_one_line_with_the_mend(tmp_path):
     assert "torch 2." in result.stderr
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_makefile_says_what_it_will_download_and_starts_at_once_the_second_time():
     dry = subprocess.run(
         ["make", "-n", "setup", "VENV=.venv-of-nobody"], cwd=ROOT, capture_output=True, text=True

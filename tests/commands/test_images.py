@@ -1,7 +1,6 @@
 """analyze.py as its user meets it: exit codes, one line for what is wrong, never a traceback."""
 
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -16,7 +15,7 @@ from PIL import Image
 
 import analyze
 from gen.analysis.measure.result import Measurement, Period
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, link, make_pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SHEETS = ROOT / ".." / "shared" / "data" / "sheets"
@@ -274,7 +273,7 @@ def test_an_unreadable_file(tmp_path):
     (folder / "001.png").unlink()
     (folder / "001.png").mkdir()
     (folder / "002.png").unlink()
-    (folder / "002.png").symlink_to(tmp_path / "gone.png")
+    link(folder / "002.png", tmp_path / "gone.png")
     assert_one_line(run(folder), 1, "002.png", "dangling")
 
 
@@ -339,9 +338,7 @@ def test_a_process_from_another_directory(checkered, tmp_path):
 
 def test_an_interrupt_ends_in_one_line(tmp_path):
     """A pipe in place of numbers holds the process where the signal is to meet it."""
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no pipes in folders")
-    os.mkfifo(tmp_path / "a.json")
+    make_pipe(tmp_path / "a.json")
     process = subprocess.Popen(
         [sys.executable, "analyze.py", "compare", str(tmp_path / "a.json")],
         cwd=ROOT,

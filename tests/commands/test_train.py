@@ -1,8 +1,6 @@
 """train.py as its user meets it: real processes, exit codes, one line for what went wrong."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +65,10 @@ def test_each_model_has_only_its_own_options():
         assert "[default: 2]" in text
 
 
-def test_real_run_from_the_shell(photos, tmp_path):
-    command = [sys.executable, "train.py", "vae", "--data", str(photos), *SMALL]
-    command += ["--outdir", str(tmp_path / "runs")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_a_run_on_a_folder_of_photographs(photos, tmp_path):
+    """tests/slow/test_wheel.py starts one from a shell."""
+    result = run("vae", "--data", photos, *SMALL, "--outdir", tmp_path / "runs")
+    assert result.exit_code == 0, result.stderr
     assert "step 4/4" in result.stderr
     folder = tmp_path / "runs" / "00000-vae-photos"
     assert load_checkpoint(folder)["step"] == 4

@@ -1,4 +1,3 @@
-import os
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from gen.data.decode import (
     list_images,
     read_header,
 )
+from tests.conftest import link, make_pipe
 from tests.corpus import PHOTO, chunk, encoded, png
 
 RNG = np.random.default_rng(0)
@@ -380,15 +380,15 @@ def test_linked_files_and_folders_are_followed_once(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "set").mkdir()
     (tmp_path / "real" / "a.png").touch()
-    (tmp_path / "set" / "cats").symlink_to(tmp_path / "real")
-    (tmp_path / "set" / "b.png").symlink_to(tmp_path / "real" / "a.png")
-    (tmp_path / "real" / "loop").symlink_to(tmp_path / "set")
+    link(tmp_path / "set" / "cats", tmp_path / "real")
+    link(tmp_path / "set" / "b.png", tmp_path / "real" / "a.png")
+    link(tmp_path / "real" / "loop", tmp_path / "set")
     names = [path.relative_to(tmp_path / "set") for path in list_images(tmp_path / "set")]
     assert names == [Path("b.png"), Path("cats/a.png")]
 
 
 def test_dangling_links_are_named(tmp_path):
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    link(tmp_path / "gone.png", tmp_path / "nowhere.png")
     (path,) = list_images(tmp_path)
     refused(path, "dangling link; remove it")
 
@@ -444,9 +444,8 @@ def test_no_decoder_is_handed_a_descriptor_to_map(tmp_path, monkeypatch):
     assert looked == ["TIFF"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.png")
+    make_pipe(tmp_path / "a.png")
     refused(tmp_path / "a.png", "not a file")
 
 

@@ -1,7 +1,5 @@
 """Weights of others: a generator in the layout of PyTorch's DCGAN example."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import sample
+from gen.commands.main import main
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.describe import describe_file
 from gen.runs.open import find_checkpoint, load
@@ -97,10 +96,9 @@ def test_inspect_names_a_run(finished_run):
     assert "16x16, 3 channels" in text
 
 
-def test_inspect_from_the_shell(tmp_path):
-    command = [sys.executable, "-W", "error", "-m", "gen", "inspect"]
-    run = subprocess.run([*command, tmp_path / "no"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1 and run.stderr.splitlines() == [
+def test_inspect_of_nothing_is_one_line(tmp_path):
+    run = CliRunner().invoke(main, ["inspect", str(tmp_path / "no")])
+    assert run.exit_code == 1 and run.stderr.splitlines() == [
         f"Error: {tmp_path / 'no'}: no such run or checkpoint"
     ]
 

@@ -15,7 +15,6 @@ import train
 from gen.system.files import read_rows
 from tests.conftest import PATIENCE
 from tests.equality import run_differences
-from tests.slow.soak import Soak
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -88,6 +87,8 @@ def test_two_processes_killed_and_resumed(tmp_path):
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(tmp_path):
     """Every checkpoint, row and sample is looked at after each kill: see tests/slow/soak.py."""
+    from tests.slow.soak import Soak  # which names signals that Windows does not have
+
     soak = Soak(tmp_path, steps=900, seed=int(time.time()))
     models = ["dcgan", "vae", "vaegan"]
     for model in models:

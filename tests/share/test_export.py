@@ -264,6 +264,7 @@ def test_onnx_runtime_makes_the_same_images(exported, batch):
     compare_with_onnx(exported, batch)
 
 
+@pytest.mark.slow
 def test_without_the_extra_one_line_says_how_to_get_it(trained, tmp_path):
     """In a process of its own: torch looks for the package once."""
     hidden = "from gen.commands.export import export; export()"

@@ -53,12 +53,14 @@ def test_healthy_runs_are_left_in_peace(model, small_dataset, tmp_path, capsys):
         assert row["vae/kl_largest_dimension"] > row["vae/kl_median_dimension"] > 0.01
 
 
+@pytest.mark.slow
 def test_posterior_collapse_is_named(small_dataset, tmp_path):
     row = run(small_dataset, tmp_path, "vae", objective={"lr": 2e-3, "beta": 1000.0})
     assert row["health/active_latents"] == 0
     assert "POSTERIOR COLLAPSE" in " ".join(row["warnings"])
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_has_won_is_named(small_dataset, tmp_path):
     objective = {"lr": 2e-3, "critic_steps": 1000}
     row = run(small_dataset, tmp_path, "dcgan", objective=objective)
