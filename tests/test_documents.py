@@ -33,8 +33,8 @@ MAINS = {
 PROCESSES = ("make demo", "python benchmarks/")
 # What made the environment that the tests run in; what other tests run, or would never end.
 ELSEWHERE = (
-    "git clone ", "source .venv/", "pip install .", "gen demo", "make setup", "make test", 'make demo PIP_ARGS="',
-    "torchrun --nproc-per-node 2 train.py", "tensorboard --logdir ",
+    "git clone ", "source .venv/", "pip install .", "gen demo", "make setup", "make test",
+    'make demo PIP_ARGS="', "torchrun --nproc-per-node 2 train.py", "tensorboard --logdir ",
 )  # fmt: skip
 NAMES = r"(?:gen|python|make|torchrun|git|source|pip|tensorboard|cd|bash|sh) "
 
