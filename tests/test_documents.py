@@ -40,7 +40,7 @@ NAMES = r"(?:gen|python|make|torchrun|git|source|pip|tensorboard|cd|bash|sh) "
 
 
 def commands(text: str) -> list[tuple[str, bool]]:
-    """(command, whether it stands within a sentence) in their order on the page.
+    """(command, whether it is within a sentence) in their order on the page.
 
     Of a block those after `$ ` or, where there is none, all lines that begin with a program.
     """
@@ -49,7 +49,11 @@ def commands(text: str) -> list[tuple[str, bool]]:
         lines = block.splitlines()
         printed = any(line.startswith("$ ") for line in lines)
         lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ") or not printed]
-        found += [(line, bool(inline)) for line in [*lines, inline] if re.match(NAMES, line)]
+        named = re.fullmatch(
+            r"gen \w+|python sample\.py|python analyze\.py \w+", inline
+        )  # a command's name, not a command to run
+        lines += [] if named else [inline]
+        found += [(line, bool(inline)) for line in lines if re.match(NAMES, line)]
     return [(re.split(r"\s+#\s", command)[0].strip(), inline) for command, inline in found]
 
 
@@ -72,11 +76,12 @@ def failures(text: str, examples: bool = False) -> list[str]:
     failed = []
     for command, inline in commands(text):
         ours = in_process(command)
-        example = inline and command.startswith("python train.py")
+        example = inline and command.startswith(("python train.py", "gen train"))
         if not ours or command.startswith(ELSEWHERE) or (examples and not example):
             continue
         main, arguments = ours
-        added = ["--steps", "2"] if main is train.main else []  # the last of two --steps counts
+        trains = main is train.main or arguments[:1] == ["train"]
+        added = ["--steps", "2"] if trains else []  # the last of two --steps counts
         added += ["--dry-run"] * (example and not examples)
         result = CliRunner().invoke(main, [*arguments, *added], catch_exceptions=False)
         if "Refused:" in result.output:  # repairing what trained for two steps: a good answer
