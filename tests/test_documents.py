@@ -49,8 +49,7 @@ def commands(text: str) -> list[tuple[str, bool]]:
         lines = block.splitlines()
         printed = any(line.startswith("$ ") for line in lines)
         lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ") or not printed]
-        # The name of a command is nothing to run.
-        named = re.fullmatch(r"gen \w+|python sample\.py|python analyze\.py \w+", inline)
+        named = re.fullmatch(
             r"gen \w+|python sample\.py|python analyze\.py \w+", inline
         )  # a command's name, not a command to run
         lines += [] if named else [inline]
