@@ -75,17 +75,6 @@ def test_damaged_files_are_refused(found, change):
         Measurement.from_dict([])
 
 
-def test_files_of_version_0_1_still_print(shared):
-    plain = json.loads((shared / "version-0.1" / "measurement.json").read_text())
-    old = Measurement.from_dict(plain)
-    assert old.images == plain["images"] and set(map(str, old.periods)) == set(plain["periods"])
-    for number, period in plain["periods"].items():
-        assert old.periods[int(number)].level_dbc == period["level_dbc"]
-    lines = str(old).splitlines()
-    assert sum("schema 1" in line for line in lines) == 1
-    assert Measurement.from_dict(json.loads(json.dumps(old.to_dict()))) == old
-
-
 def test_importing_loads_nothing_else():
     code = (
         "import sys, gen.analysis.measure\n"
