@@ -18,7 +18,7 @@ from tests.equality import run_differences
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system kills no groups")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
 def command(tmp_path, name, *more, processes=1):
@@ -36,16 +36,21 @@ def command(tmp_path, name, *more, processes=1):
     ]  # fmt: skip
 
 
-# Rank 0 kills all processes of the run, itself included, when it has written the row of step 51.
+# Rank 0 kills all processes of the run, torchrun and itself included, after the row of step 51.
 KILLED = """
 import os, signal
+from pathlib import Path
 from gen.commands.train import train
 from gen.training.log import RunLog
 metrics = RunLog.metrics
 def kill(log, step, *arguments):
     metrics(log, step, *arguments)
     if step == 51:
-        os.killpg(0, signal.SIGKILL)
+        for pid in (*[int(file.read_text()) for file in folder.glob("pid.[1-9]")],
+                    *[os.getppid()] * ("RANK" in os.environ), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+folder = Path(__file__).parent
+(folder / f"pid.{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
 RunLog.metrics = kill
 train()
 """
@@ -57,10 +62,10 @@ def kill(tmp_path, name, processes=1):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     line[line.index("train.py")] = str(script)
-    process = subprocess.Popen(
-        line, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    assert process.wait(PATIENCE) == -signal.SIGKILL
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, **pipes)
+    process.communicate(timeout=PATIENCE)  # ends when the last process that holds the pipe has
+    assert process.returncode == -signal.SIGKILL
     rows = read_rows(tmp_path / name / "00000-dcgan-photos" / "metrics.jsonl")
     assert rows[-1]["step"] == 51
 

@@ -61,7 +61,7 @@ def test_bad_input_is_one_line(finished_run, tmp_path):
     (tmp_path / "photo.pt").write_bytes(b"no checkpoint")
     other = {"vae": "unet", "dcgan": "fcn", "vaegan": "unet"}[model]
     for arguments, code, said in (
-        ([model, "--init-from", folder, "--resume", folder], 2, "give one"),
+        ([model, "--init-from", folder, "--resume", folder], 2, "give only one"),
         ([model, "--init-from", tmp_path / "none"], 1, "no such run or checkpoint"),
         ([model, "--init-from", tmp_path / "photo.pt"], 1, "damaged, or no checkpoint"),
         ([other, "--init-from", folder], 1, "none of its weights fits"),
