@@ -104,7 +104,8 @@ OPTIONS = [
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
     _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
-            help="what a segmenter is shown, whose logit maps are measured; else its own"),
+            help="images to show a segmenter, to measure its logit maps"
+             "  [default: its validation images]"),
     ON_BAD_IMAGE,
     _option(_WHAT, "--background", type=COLOR, default="255,255,255",
             help="color under transparent pixels"),

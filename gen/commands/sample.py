@@ -100,7 +100,7 @@ _WHAT, _HOW, _WHERE = "What is drawn (one of these)", "How", "Where to (any of t
 OPTIONS = [
     grouped(_WHAT, "--seeds", type=Parsed("SEEDS", parse_seeds),
             help="7, 0-63 or 0-3,8  [default: 0-63]"),
-    grouped(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 … N-1"),
+    grouped(_WHAT, "--num", type=click.IntRange(1, 2**63 - 1), metavar="N", help="seeds 0 to N-1"),
     grouped(_WHAT, "--latents", type=_FILE, metavar="FILE.npy", help="latents (N, Z)"),
     grouped(_WHAT, "--interpolate", type=(click.Choice(["lerp", "slerp"]), _SEED, _SEED),
             metavar="PATH A B", help="from seed A to seed B, on a line or a great circle"),
@@ -111,14 +111,16 @@ OPTIONS = [
     grouped(_WHAT, "--images", type=_FILE, metavar="DIR",
             help="masks of the images of a folder, by a segmenter, into --outdir"),
     grouped(_HOW, "--class", "class", type=Parsed("K|all", parse_label),
-            help="of a conditional generator; all: a row each  [default: seed modulo classes]"),
+            help="class of every image of a conditional generator; all: one row per class"
+            "  [default: seed modulo classes]"),
     grouped(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
-            help="batch-norm statistics: of training, of seeds 0-63, mean over seeds 0-2047"
+            help="batch-norm statistics: running (of training), batch (of seeds 0-63) or recalibrate"
+            " (mean over seeds 0-2047)"
             "  [default: running]"),
     grouped(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
-            help="images of --interpolate, both ends included  [default: 9]"),
+            help="number of images of --interpolate, both ends included  [default: 9]"),
     grouped(_HOW, "--truncation", type=Number(0, 1), metavar="PSI",
-            help="latents times this: less variety, more typical images  [default: 1]"),
+            help="multiply latents by this: less variety, more typical images  [default: 1]"),
     grouped(_HOW, "--fps", type=click.Choice(["5", "10", "20", "25", "50"]),
             callback=lambda _ctx, _param, value: value and int(value),
             help="frames per second of --walk and of --gif  [default: 20]"),
@@ -140,7 +142,7 @@ OPTIONS = [
     grouped(_WHERE, "--outdir", type=_FILE, metavar="DIR",
             help="one file per image; an interrupted folder is continued"),
     grouped(_WHERE, "--format", type=click.Choice(["png", "jpg", "npy"]),
-            help="of the files in --outdir  [default: png]"),
+            help="format of the files in --outdir  [default: png]"),
 ]
 # fmt: on
 sample = Command(
