@@ -111,7 +111,7 @@ OPTIONS = [
     grouped(_WHAT, "--images", type=_FILE, metavar="DIR",
             help="masks of the images of a folder, by a segmenter, into --outdir"),
     grouped(_HOW, "--class", "class", type=Parsed("K|all", parse_label),
-            help="class of every image of a conditional generator; all: one row per class"
+            help="class of every image, if conditional; all: one row per class"
             "  [default: seed modulo classes]"),
     grouped(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
             help="batch-norm statistics: running (of training), batch (of seeds 0-63) or recalibrate"
@@ -120,7 +120,7 @@ OPTIONS = [
     grouped(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
             help="number of images of --interpolate, both ends included  [default: 9]"),
     grouped(_HOW, "--truncation", type=Number(0, 1), metavar="PSI",
-            help="multiply latents by this: less variety, more typical images  [default: 1]"),
+            help="multiply latents by this: less variety, typical images  [default: 1]"),
     grouped(_HOW, "--fps", type=click.Choice(["5", "10", "20", "25", "50"]),
             callback=lambda _ctx, _param, value: value and int(value),
             help="frames per second of --walk and of --gif  [default: 20]"),
