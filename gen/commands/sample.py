@@ -114,8 +114,8 @@ OPTIONS = [
             help="class of every image, if conditional; all: one row per class"
             "  [default: seed modulo classes]"),
     grouped(_HOW, "--bn", type=click.Choice(["running", "batch", "recalibrate"]),
-            help="batch-norm statistics: running (of training), batch (of seeds 0-63) or recalibrate"
-            " (mean over seeds 0-2047)"
+            help="batch-norm statistics: running (training), batch (seeds 0-63), recalibrate"
+            " (mean of seeds 0-2047)"
             "  [default: running]"),
     grouped(_HOW, "--frames", type=click.IntRange(2, 10_000), metavar="N",
             help="number of images of --interpolate, both ends included  [default: 9]"),
