@@ -29,11 +29,15 @@ from gen.system.errors import InputError
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in eval mode, and what it takes: `draw(n)` gives n inputs, always the same ones."""
+    """A network in eval mode, and what it takes: `draw(n)` gives n inputs, always the same ones.
+
+    `read` is the file that it came from and what that file holds, or None for the user's own.
+    """
 
     name: str
     network: nn.Module
     draw: Callable[[int], Tensor]
+    read: tuple[Path, Any] | None = None
 
 
 def open_network(
@@ -47,16 +51,19 @@ def open_network(
         ValueError: Not exactly one source, or a callable that is not there or returns no network.
         CheckpointError: As `gen.runs.open.load`.
     """
-    from gen.runs.open import open_run
+    from gen.runs.open import open_run, read_newest
     from gen.sampling.masks import open_logit_maps
     from gen.sampling.seeds import draw_inputs, draw_latents
+
+    read = None
 
     if factory and script:
         raise InputError("--factory and --script exclude each other")
     if not (factory or script):
         if path is None:
             raise InputError("name a run or checkpoint, or a network by --factory or --script")
-        run = open_run(path, device="cpu")
+        read = read_newest(path)
+        run = open_run(path, device="cpu", read=read)
         if run.predicts_masks:
             made: Any = open_logit_maps(run)
         else:
@@ -83,7 +90,7 @@ def open_network(
         def draw(count: int) -> Tensor:
             return draw_latents(range(count), latent)
 
-    return LoadedNetwork(str(path or name), network.eval().requires_grad_(False), draw)
+    return LoadedNetwork(str(path or name), network.eval().requires_grad_(False), draw, read)
 
 
 def _split(named: str, form: str) -> tuple[str, str]:

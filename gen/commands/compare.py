@@ -11,8 +11,9 @@ import click
 
 from gen.commands.images import ON_BAD_IMAGE
 from gen.commands.options import Command, GroupedOption
-from gen.commands.output import check_file
+from gen.commands.output import check_file, say
 from gen.system.errors import InputError
+from gen.system.text import shorten
 
 if TYPE_CHECKING:
     from gen.analysis.measure.result import Measurement, Period
@@ -23,7 +24,7 @@ def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Pat
     check_file("--plot", plot, (".png",))
     skip = on_bad_image == "skip"
     measured = {label: _measurement(path, num, skip) for label, path in _labels(paths).items()}
-    click.echo(table(measured))
+    say(table(measured), err=False)
     if plot:
         from gen.system.files import write_atomically
 
@@ -40,6 +41,7 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
 
 def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
     from gen.analysis.measure.result import Measurement
+    from gen.system.files import read_regular
 
     if path.suffix != ".json":
         from gen.commands.measuring import measure_path
@@ -47,10 +49,10 @@ def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
 
         return measure_path(path, selection=Selection(skip_bad=skip_bad), num=num)[0]
     try:
-        plain = json.loads(path.read_text())
+        plain = json.loads(read_regular(path))
         return Measurement.from_dict(plain.get("measurement", plain))
     except (ValueError, AttributeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def cell(period: Period | None) -> str:
@@ -66,10 +68,11 @@ def cell(period: Period | None) -> str:
 def table(measured: dict[str, Measurement]) -> str:
     """One row per set, one column per period."""
     periods = sorted({p for m in measured.values() for p in m.periods})
-    width = max(len(label) for label in measured) + 2
+    labels = [shorten(label) for label in measured]
+    width = max(map(len, labels)) + 2
     names = "".join(f"{f'period {p}':>13}" for p in periods)
     rows = [f"{'':<{width}}{'images':>8}{'size':>9}{names}"]
-    for label, m in measured.items():
+    for label, m in zip(labels, measured.values(), strict=True):
         cells = "".join(f"{cell(m.periods.get(p)):>13}" for p in periods)
         rows.append(f"{label:<{width}}{m.images:>8}{'x'.join(map(str, m.size)):>9}{cells}")
     return "\n".join([*rows, "* detected, level in dBc; < not detected, below this limit in dBc"])
@@ -93,7 +96,10 @@ def draw(measured: dict[str, Measurement]) -> bytes:
         axes = figure.add_subplot()
         ends = []
         for row, (label, found) in enumerate(zip(measured, sets, strict=True)):
-            axes.text(0.01, row - 0.3, label, transform=axes.get_yaxis_transform(), va="center")
+            axes.text(
+                0.01, row - 0.3, shorten(label), transform=axes.get_yaxis_transform(), va="center",
+                parse_math=False,
+            )  # fmt: skip
             for period, value in found.items():
                 y, color = row + 0.55 * periods.index(period) / len(periods), colors[period]
                 low, level, high = value.level_low_dbc, value.level_dbc, value.level_upper_dbc

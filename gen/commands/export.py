@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gen.commands.options import Command, grouped
+from gen.commands.output import say
 from gen.commands.quality import FEATURES, check_features, quality_of
 
 ONNX = "model.onnx"
@@ -67,7 +68,7 @@ def export_run(
         measured = measurement, quality, arguments
         text = write_card(outdir.name, run, ema, files, read_logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())
-    click.echo(f"{', '.join(files)}, README.md → {shown}", err=True)
+    say(f"{', '.join(files)}, README.md → {shown}")
 
 
 _WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)

@@ -76,7 +76,7 @@ def measure_images(
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         title = f"Checkerboards in {path.resolve().name}"
         page = write_report(measurement, report, samples, title, command)
-        click.echo(f"Report: {page}", err=True)
+        say(f"Report: {page}")
     if fail_above is not None and (above := periods_above(measurement, fail_above)):
         say(f"Above {fail_above:g} dBc: {', '.join(above)}")
         sys.exit(3)

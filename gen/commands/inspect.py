@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from gen.commands.options import Command
+from gen.commands.output import say
 
 
 def print_description(path: Path) -> None:
     """Read safely, describe."""
     from gen.runs.describe import describe_file
 
-    click.echo(describe_file(path))
+    say(describe_file(path), err=False)
 
 
 inspect = Command(

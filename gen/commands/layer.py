@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.options import SIZE, Command, GroupedOption
-from gen.commands.output import check_file, write_json
+from gen.commands.output import check_file, say, write_json
 
 if TYPE_CHECKING:
     from gen.analysis.layers.overlap import Overlap
@@ -38,7 +38,7 @@ def explain_layer(
         raise click.UsageError(str(error)) from error
     sentence, instead = verdict(found), recommend(kernel, stride, found)
     text = f"{draw(found)}\n\n{sentence}\n{instead}"
-    click.echo(text, err=json_file == "-")
+    say(text, err=json_file == "-")
     if json_file:
         given = {
             "kernel": kernel, "stride": stride, "padding": padding,

@@ -16,6 +16,7 @@ from gen.data.stream import ImageStream, Selection
 from gen.inputs import open_images
 from gen.system import distributed
 from gen.system.errors import InputError
+from gen.system.text import printable, shorten
 
 THUMBNAILS = 24
 
@@ -81,14 +82,14 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
 
     quiet = True if distributed.rank() else None
     total = stream.count // distributed.world_size()
-    with tqdm(total=total, unit="img", desc=label, disable=quiet) as progress:
+    with tqdm(total=total, unit="img", desc=shorten(label), disable=quiet) as progress:
         for batch in stream.batches:
             if missing := THUMBNAILS - sum(map(len, kept)):
                 kept.append(batch[:missing])
             yield batch
             progress.update(len(batch))
     for note in dict.fromkeys(chain.from_iterable(distributed.gather(stream.notes))):
-        print(f"{label}: {note}", file=sys.stderr)
+        print(printable(f"{label}: {note}"), file=sys.stderr)
 
 
 def periods_above(measurement: Measurement, limit: float) -> list[str]:

@@ -12,7 +12,7 @@ import click
 
 from gen.commands.images import check_arguments
 from gen.commands.options import Command, GroupedOption, Parsed
-from gen.commands.output import write_json
+from gen.commands.output import say, write_json
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
@@ -80,7 +80,7 @@ def explain_model(
     layers = f"{traced}\n\n{blamed}"
     parts = [str(measurement), layers, "\n".join(since), "\n".join(words)]
     text = "\n\n".join(filter(None, parts))
-    click.echo(text, err=json_file == "-")
+    say(text, err=json_file == "-")
     if json_file:
         plain = to_dict(traced, blamed) | {
             "measurement": measurement.to_dict(),
@@ -107,7 +107,7 @@ def explain_model(
             measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
             command, (section,),
         )  # fmt: skip
-        click.echo(f"Report: {report / 'index.html'}", err=True)
+        say(f"Report: {report / 'index.html'}")
 
 
 def own_level(measurement: Measurement, layer: Layer) -> dict[str, Any]:

@@ -17,7 +17,9 @@ import click
 from gen.config.fields import Checked
 from gen.system import distributed
 from gen.system.errors import InputError
+from gen.system.files import read_regular
 from gen.system.signals import interruptible
+from gen.system.text import printable
 
 
 class Parsed(click.ParamType):
@@ -137,6 +139,7 @@ def usage_errors_once() -> Iterator[None]:
     except click.UsageError as error:
         if distributed.launch_rank():
             sys.exit(error.exit_code)
+        error.message = printable(error.message)
         raise
 
 
@@ -178,7 +181,10 @@ class Command(click.Command):
         try:
             with distributed.joined(), interruptible():
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            error.message = printable(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as error:
             if not distributed.launch_rank():
@@ -192,7 +198,7 @@ class Command(click.Command):
 
 def read_config(model: str, file: str | None) -> dict[str, dict[str, Any]]:
     """Sections of a configuration file, or of none, for this model."""
-    values = json.loads(Path(file).read_text()) if file else {}
+    values = json.loads(read_regular(file)) if file else {}
     if values.get("model", {}).get("model", model) != model:
         raise InputError(f"is of model {values['model']['model']}, not {model}")
     return {**values, "model": {**values.get("model", {}), "model": model}}
@@ -222,13 +228,18 @@ def to_click_error(error: Exception) -> click.ClickException:
         text = (
             f"{type(error).__name__}: {text} (a bug in gen; --debug shows where: please report it)"
         )
-    shown = click.ClickException(text)
+    shown = click.ClickException(printable(text))
     shown.exit_code = getattr(error, "exit_code", 1)
     return shown
 
 
 class ChoiceGroup(click.Group):
     """A group that answers an unknown command with the list of those there are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does."""
+        with usage_errors_once():
+            return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or fail with the choices."""

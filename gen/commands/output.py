@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from gen.system import distributed
+from gen.system.text import printable
 
 
-def say(text: str, err: bool = True) -> None:
-    """Print to stderr, or stdout; of several processes the first speaks."""
+def say(text: object, err: bool = True) -> None:
+    """Print to stderr, or stdout, what a terminal only shows; of several processes rank 0 does."""
     if distributed.rank() == 0:
-        click.echo(text, err=err)
+        click.echo(printable(text, keep="\n"), err=err)
 
 
 def check_file(

@@ -9,7 +9,7 @@ import click
 
 from gen.commands.model import source_options
 from gen.commands.options import LEVEL, Command, GroupedOption
-from gen.commands.output import check_file
+from gen.commands.output import check_file, say
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,18 +37,20 @@ def repair_model(
     from gen.analysis.layers.repair import repair
     from gen.images import make_grid, save_png
     from gen.inputs import open_network
+    from gen.runs.checkpoint import Stored
     from gen.system.files import write_atomically
 
     opened = open_network(source, factory, script)
+    file, content = opened.read or (None, None)
+    if isinstance(content, Stored):
+        raise InputError(f"{file}: an exported folder; repair the run, then export it again")
     found = repair(opened.network, opened.draw(num), target, value_range)
-    click.echo(str(found))
+    say(found, err=False)
     if found.refused:
         raise InputError("not repaired, nothing written")
-    own = source is not None and not (factory or script)
-    data = repaired_file(Path(source), found) if own else state_of(opened, found)
-    write_atomically(output, data)
+    write_atomically(output, repaired_file(content, found) if file else state_of(opened, found))
     save_png(picture, make_grid(before_after(opened, found, value_range), columns=SHOWN))
-    click.echo(f"{output}: repaired. {picture}: before, after, ten times the difference.", err=True)
+    say(f"{output}: repaired. {picture}: before, after, ten times the difference.")
 
 
 def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float, float]) -> Tensor:
@@ -68,12 +70,10 @@ def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float,
     return torch.cat([before, after, difference]).round().clamp(0, 255).byte()
 
 
-def repaired_file(source: Path, found: Repair) -> bytes:
-    """The file with the new weight: in a run's averaged weights, or in the state dict."""
+def repaired_file(content: dict[str, Any], found: Repair) -> bytes:
+    """A file of this content with the new weight, which goes where the weight was read."""
     from gen.runs.checkpoint import state_dict_in
-    from gen.runs.open import find_checkpoint, read_file
 
-    content = read_file(find_checkpoint(source))
     weights = content if state_dict_in(content) else content["ema"]
     (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
     weights[name] = found.weight.clone()

@@ -10,12 +10,17 @@ import numpy as np
 
 from gen.data.decode import DataError
 from gen.system.errors import InputError
+from gen.system.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _RANGES = ((0, 1), (-1, 1), (0, 255))
 _CHUNK = 1 << 24  # values looked at in one go
+_HEADERS = {  # of versions of .npy; (3, 0) is for structured types alone
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _CLASSES = 1 << 16  # more labels than that are no classes
 
 
@@ -45,9 +50,9 @@ def open_array(path: Path) -> ArrayImages:
     """
     try:
         if path.suffix.lower() == ".npy":
-            images, labels = np.lib.format.open_memmap(path, mode="r"), None  # refuses objects
+            images, labels = map_array(path), None
         else:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
                 images, labels = _members(archive)
     except Exception as error:  # damaged zip members and headers raise many kinds
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
@@ -56,6 +61,19 @@ def open_array(path: Path) -> ArrayImages:
         return ArrayImages(pixels, _value_range(images), checked_labels(labels, len(pixels)))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Map an .npy file that is a regular file; raises ValueError for objects, OSError."""
+    with open_regular(path) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise InputError(f"is of version {version} of .npy, must be (1, 0) or (2, 0)")
+        shape, fortran, dtype = _HEADERS[version](file)
+        if dtype.hasobject:
+            raise InputError("holds Python objects, must be uint8 or float")
+        order = "F" if fortran else "C"
+        return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 def _members(archive: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -117,6 +118,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self._good)
+
+    def digest(self) -> str:
+        """SHA-256 of the files as they are stored, read once more; drawn images have none."""
+        found = hashlib.sha256(self._good)
+        for part in self._source.contents(self._good):
+            found.update(part)
+        if self._labels is not None:
+            found.update(self._labels.numpy())
+        return found.hexdigest()
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """Return the images of these indices, in this order. Raises BadImage or DataError."""
@@ -276,6 +286,7 @@ def _take_evenly(source: ImageSource, count: int) -> ImageSource:
         read=lambda indices: source.read(chosen[indices]),
         labels=None if source.labels is None else source.labels[chosen],
         check=lambda indices: source.check(chosen[indices]),
+        contents=lambda indices: source.contents(chosen[indices]),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gen.images import LUMA
 from gen.system.errors import GenError, InputError
+from gen.system.files import open_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 class _Unmapped(io.FileIO):
-    """A file that libtiff cannot map: one cut while it is mapped would kill the process."""
+    """A descriptor that libtiff cannot map: a file cut while it is mapped kills the process."""
 
     def fileno(self) -> int:
         """Raise OSError, upon which Pillow reads."""
@@ -193,11 +194,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     try:
         if path.is_symlink() and not path.exists():
             raise InputError("dangling link; remove it or restore its target")
-        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-            raise InputError("a directory or device, not a file")
         # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
         with (
-            io.BufferedReader(_Unmapped(path)) as file,
+            io.BufferedReader(_Unmapped(open_descriptor(path))) as file,
             Image.open(file, formats=_FORMATS) as image,
         ):
             width, height = image.size

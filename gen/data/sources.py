@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from gen.data.decode import (
 )
 from gen.data.masks import IGNORED, Pairs, is_pair_folder, list_pairs
 from gen.system.errors import InputError
+from gen.system.files import read_regular
 
 SHAPES_COUNT = 20_000
 _TEST_OFFSET = 1 << 40  # where the indices of the test split of `shapes` begin
@@ -46,6 +47,7 @@ class ImageSource:
     check: Callable[[np.ndarray], None] = lambda indices: None  # raises what `read` would
     masks: bool = False
     drawn: bool = False  # by a formula, each image in less time than a file takes to be read
+    contents: Callable[[np.ndarray], Iterable[Any]] = lambda indices: ()  # bytes, as stored
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ def _from_files(
         look = partial(check, max_pixels=request.max_pixels)
         list(pool.map(look, [paths[index] for index in indices]))
 
-    return ImageSource(name, len(paths), read, labels=labels, classes=classes, check=check_all)
+    return ImageSource(
+        name, len(paths), read, labels=labels, classes=classes, check=check_all,
+        contents=lambda indices: (read_regular(paths[index]) for index in indices),
+    )  # fmt: skip
 
 
 def _pool(request: Request) -> ThreadPoolExecutor:
@@ -207,7 +212,15 @@ def _from_pairs(name: str, pairs: Pairs, request: Request) -> ImageSource:
         for _ in pool.map(read_one, indices):  # a wrong index shows in the pixels alone
             pass
 
-    return ImageSource(name, len(pairs.images), read, check=check_all, masks=True)
+    def contents(indices: np.ndarray) -> Iterable[bytes]:
+        for index in indices:
+            yield read_regular(pairs.images[index])
+            yield read_regular(pairs.masks[index])
+
+    return ImageSource(
+        name, len(pairs.images), read, check=check_all, masks=True,
+        contents=contents,
+    )  # fmt: skip
 
 
 def _from_array(
@@ -232,7 +245,14 @@ def _from_array(
 
     if array.labels is not None and not classes:
         classes = tuple(str(label) for label in range(int(array.labels.max()) + 1))
-    return ImageSource(name, len(array.pixels), read, labels=array.labels, classes=classes)
+
+    def contents(indices: np.ndarray) -> Iterable[np.ndarray]:
+        for part in np.array_split(indices, len(indices) // 256 + 1):
+            yield np.ascontiguousarray(array.pixels[part])
+
+    return ImageSource(
+        name, len(array.pixels), read, labels=array.labels, classes=classes, contents=contents
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import contextlib
 import io
 import re
 import reprlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,38 +86,6 @@ def run_checkpoints(run: Path) -> list[Path]:
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse what could grow on reading, and what has changed since it was written."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.is_dir() or entry.external_attr & 0x10 for entry in entries):
-            raise zipfile.BadZipFile("directories, which torch would read as any memory")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise zipfile.BadZipFile("compressed entries, which torch never writes")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise zipfile.BadZipFile("entries larger than the file")
-        if broken := archive.testzip():
-            raise zipfile.BadZipFile(f"checksum of {broken!a} differs")
-
-
-def _check_tensors(content: Any) -> None:
-    """Refuse tensors larger than their memory, as strides of 0 or sparse layouts make them."""
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, torch.Tensor):
-            dense = value.layout == torch.strided and value.device.type == "cpu"
-            if not dense or value.nbytes > value.untyped_storage().nbytes():
-                raise zipfile.BadZipFile("a tensor larger than what is stored of it")
-        elif isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list | tuple | set):
-            waiting.extend(value)
 
 
 def check_content(path: Path, content: Any) -> dict[str, Any]:

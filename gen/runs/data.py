@@ -18,6 +18,7 @@ from gen.data.datasets import (
 )
 from gen.system import distributed
 from gen.system.errors import InputError
+from gen.system.text import shorten
 
 VALIDATION = 256
 
@@ -57,6 +58,13 @@ def open_dataset(config: RunConfig) -> Dataset:
             f"{dataset.name} holds {', '.join(map(str, counts))} images as the processes see it; "
             "give all of them the same files"
         )
+    digests = distributed.gather(dataset.digest() if distributed.world_size() > 1 else "")
+    if len(set(digests)) > 1:
+        other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
+        raise InputError(
+            f"{dataset.name} holds other files for process {other} than for process 0; "
+            "give all of them the same files"
+        )
     return dataset
 
 
@@ -78,7 +86,7 @@ def load_split(config: RunConfig, **part: Any) -> Dataset:
     named = config.data.data in DATASETS
     with (
         distributed.rank_zero_first() if named else contextlib.nullcontext(),
-        tqdm(desc=config.data.data, unit="img", disable=quiet, leave=False) as progress,
+        tqdm(desc=shorten(config.data.data), unit="img", disable=quiet, leave=False) as progress,
     ):
 
         def show(done: int, total: int) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from gen.runs.checkpoint import fitting, state_dict_in, stored_in
 from gen.runs.open import read_newest
+from gen.system.text import shorten
 
 
 def describe_file(path: Path | str) -> str:
@@ -37,7 +38,9 @@ def describe_file(path: Path | str) -> str:
             f"latent {network.latent} → {widths} channels, images of "
             f"{network.sizes[-1][0]}x{network.sizes[-1][1]}; works in all commands"
         )
-    shown = [f"  {name} {tuple(value.shape)}" for name, value in list(weights.items())[:40]]
+    shown = [
+        f"  {shorten(name)} {tuple(value.shape)}" for name, value in list(weights.items())[:40]
+    ]
     rest = [f"  … and {len(weights) - 40} more"] if len(weights) > 40 else []
     head = f"{path}: {len(weights)} tensors of a network that this toolkit does not know"
     hint = "gen model --script FILE.py:FUNCTION takes a function that builds it"

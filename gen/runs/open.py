@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,17 @@ from gen.runs.checkpoint import (
     EXPORTED,
     CheckpointError,
     Stored,
-    _check_archive,
-    _check_tensors,
-    _reason,
     check_content,
     fitting,
     run_checkpoints,
     state_dict_in,
     stored_in,
 )
+from gen.runs.guard import UnsafeFileError, check_torch_file
 from gen.system import distributed
 from gen.system.device import pick_device
+from gen.system.files import NotRegularError, open_regular
+from gen.system.text import printable
 
 
 def is_run(path: Path) -> bool:
@@ -72,15 +71,16 @@ def read_newest(path: Path | str) -> tuple[Path, Any]:
             return file, read_file(file)
         except CheckpointError as error:
             if not distributed.launch_rank():
-                print(f"Warning: {error}; looking for an older one", file=sys.stderr)
+                text = printable(f"Warning: {error}; looking for an older one")
+                print(text, file=sys.stderr)
     return files[-1], read_file(files[-1])
 
 
 def read_file(path: Path) -> Any:
     """What a torch file holds, or an exported one, on the CPU.
 
-    Only tensors and plain values are ever unpickled (`weights_only=True`), checksums are compared,
-    and nothing takes more memory than the file has bytes.
+    Only tensors and plain values are ever unpickled (`weights_only=True`), after the guard has
+    compared all checksums and found nothing that takes more memory than a few times the file.
 
     Raises:
         CheckpointError: damaged, or no torch file.
@@ -90,16 +90,16 @@ def read_file(path: Path) -> Any:
 
         return read_pretrained(path)
     try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        _check_tensors(content)
+        with open_regular(path) as file:
+            check_torch_file(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except NotRegularError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     except Exception as error:
         # torch reports damage through a dozen exception types, some with paragraphs of advice.
-        ours = isinstance(error, zipfile.BadZipFile)
-        reason = _reason(error) if ours else type(error).__name__
+        reason = error if isinstance(error, UnsafeFileError) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no checkpoint ({reason})") from error
-    return content
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -156,7 +156,13 @@ def decoder_of(modules: Mapping[str, nn.Module]) -> Generator:
     raise ValueError(f"{', '.join(modules)}: none of these networks turns latents into images")
 
 
-def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
+def open_run(
+    path: Path | str,
+    *,
+    ema: bool = True,
+    device: str = "auto",
+    read: tuple[Path, Any] | None = None,
+) -> Run:
     """The networks of a run directory or checkpoint; no other flags are needed.
 
     Args:
@@ -164,11 +170,12 @@ def open_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run
             folder; also a DCGAN generator's state dict in the layout of PyTorch's example.
         ema: take the moving average of the weights instead of the last ones.
         device: as in `gen.system.device.pick_device`.
+        read: what `read_newest(path)` gave, if the caller read it already.
 
     Raises:
         CheckpointError: missing, damaged or foreign, or weights that are not finite.
     """
-    path, held = read_newest(path)
+    path, held = read or read_newest(path)
     weights = state_dict_in(held)
     example = ExampleGenerator.from_weights(weights) if weights else None
     if example:

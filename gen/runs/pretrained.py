@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from gen.config.run import RunConfig
@@ -19,9 +20,11 @@ from gen.runs.checkpoint import (
     check_origin,
     checked_config,
 )
-from gen.system.files import write_atomically
+from gen.system.files import read_regular, write_atomically
+from gen.system.text import shorten
 
 CONFIG = "config.json"
+_HEADER = 16 << 20  # bytes of names and shapes, which take many times that in memory
 
 
 def write_pretrained(
@@ -48,28 +51,35 @@ def write_pretrained(
 def read_pretrained(file: Path) -> Stored:
     """The weights of an exported folder: the networks that are sampled, averaged or not.
 
-    Memory is bounded by the file's size: safetensors checks each tensor's extent against it.
+    Memory is bounded by three times the file's size: safetensors checks each tensor's extent
+    against it. The file is read once, not mapped: one that is cut meanwhile would kill the process.
 
     Raises:
         CheckpointError: damaged, of something else, or without its config.json.
     """
-    from safetensors import safe_open
+    from safetensors.torch import load
 
     try:
-        with safe_open(file, "pt") as stored:
-            about = json.loads((stored.metadata() or {}).get("gen", "{}"))
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        data = read_regular(file)
+        length = int.from_bytes(data[:8], "little")
+        if length > _HEADER:
+            raise CheckpointError(f"a header of {length} bytes; at most {_HEADER} are read")
+        header = json.loads(data[8 : 8 + length])
+        about = json.loads(header.get("__metadata__", {}).get("gen", "{}"))
+        weights = load(data)
     except Exception as error:  # SafetensorError, OSError, JSONDecodeError, …
-        raise CheckpointError(f"{file}: damaged, or no safetensors file ({error})") from error
+        reason = shorten(getattr(error, "strerror", None) or error, 120)
+        raise CheckpointError(f"{file}: damaged, or no safetensors file ({reason})") from error
     if not isinstance(about, dict) or not {"format", "step", "sha256"} <= about.keys():
         raise CheckpointError(f"{file}: {len(weights)} tensors, but not exported by gen")
     if about["sha256"] != digest(weights):
         raise CheckpointError(f"{file}: damaged: the weights are not those that were written")
     check_origin(file, about["format"], about["step"])
     try:
-        config = json.loads((file.parent / CONFIG).read_bytes())
+        config = json.loads(read_regular(file.parent / CONFIG))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file.parent / CONFIG}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{file.parent / CONFIG}: {reason}") from error
     names = dict.fromkeys(name.partition(".")[0] for name in weights)
     return Stored(
         config=checked_config(file, config),
@@ -84,5 +94,6 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name in sorted(weights):
         found.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)}".encode())
-        found.update(weights[name].numpy().tobytes())
+        # As bytes: numpy knows neither bfloat16 nor float8.
+        found.update(weights[name].contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()

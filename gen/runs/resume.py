@@ -10,6 +10,7 @@ from gen.config.run import RunConfig
 from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
 from gen.runs.open import read_file, read_newest
 from gen.system.errors import InputError
+from gen.system.files import read_regular
 
 # What may differ without --override: it does not shape what the run becomes.
 FREE_OPTIONS = {"steps", "data_root", "workers", "device", "keep"}
@@ -19,9 +20,9 @@ def find_latest_run(outdir: Path, model: str, data: str) -> Path | None:
     """The run of this model and data with the highest number that has a checkpoint."""
     for folder in sorted(outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{model}-*"), reverse=True):
         try:
-            stored = json.loads((folder / "config.json").read_text())
+            stored = json.loads(read_regular(folder / "config.json"))
             alike = (stored["model"]["model"], stored["data"]["data"]) == (model, data)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # killed before it began, or no run
         if alike and run_checkpoints(folder):
             return folder

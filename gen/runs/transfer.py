@@ -11,6 +11,7 @@ from gen.config.run import RunConfig
 from gen.models.build import build_modules
 from gen.runs.checkpoint import CheckpointError, stored_in
 from gen.runs.open import read_newest
+from gen.system.text import shorten
 
 Weights = dict[str, dict[str, Tensor]]  # network → name → tensor
 SHOWN = 3  # names of tensors in one line
@@ -56,4 +57,4 @@ def load_fitting_weights(path: Path | str, config: RunConfig) -> tuple[Weights, 
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)
+    return ", ".join(map(shorten, names[:SHOWN])) + ", …" * (len(names) > SHOWN)

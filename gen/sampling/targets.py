@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gen.images import encode, encode_gif, make_grid
 from gen.system.errors import GenError, InputError
-from gen.system.files import atomic_file, write_atomically
+from gen.system.files import atomic_file, open_regular, read_regular, write_atomically
 
 Add = Callable[[int, Tensor], None]
 Shape = tuple[int, int, int]  # C, H, W
@@ -39,7 +39,7 @@ class FolderError(GenError):
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -171,7 +171,7 @@ class Folder:
 def _differences(file: Path, record: dict[str, Any]) -> str:
     """What a stored record says that `record` does not, in words."""
     try:
-        stored = json.loads(file.read_text())
+        stored = json.loads(read_regular(file))
         keys = [key for key in {**record, **stored} if record.get(key) != stored.get(key)]
     except (ValueError, TypeError, RecursionError) as error:
         raise FolderError(f"{file}: damaged; name another folder") from error
@@ -186,9 +186,10 @@ def _whole(path: Path, shape: Shape | None) -> bool:
 
     try:
         if path.suffix == ".npy":
-            pixels = np.lib.format.open_memmap(path, mode="r")
+            with open_regular(path) as file:
+                pixels = np.load(file)
             return pixels.dtype == np.uint8 and pixels.shape == (*shape[1:], shape[0])
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with open_regular(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
             if shape and (len(image.getbands()), *image.size[::-1]) != shape:
                 return False
             image.load() if image.format == "JPEG" else image.verify()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.config.run import MODELS, RunConfig
+from gen.system.files import read_rows
+from gen.system.text import code, markdown, printable
 
 if TYPE_CHECKING:
     from gen.analysis.measure.result import Measurement
@@ -23,8 +26,8 @@ def read_logged(run: Run) -> dict[str, float]:
     rows = run.path.parent.parent / "metrics.jsonl"
     found: dict[str, float] = {}
     if rows.is_file():
-        for row in map(json.loads, rows.read_text().splitlines()):
-            if row.get("step") == run.step:
+        for row in read_rows(rows):
+            if row["step"] == run.step:
                 found |= {name: v for name, v in row.items() if isinstance(v, float)}
     return {k: v for k, v in found.items() if k.split("/")[0] not in ("checkerboard", "speed")}
 
@@ -55,28 +58,31 @@ def write_card(
     weights = "moving average of the weights" if averaged else "last weights, not averaged"
     parts = [
         f"---\nlibrary_name: gen\ntags:\n- {model.model}\n---",
-        f"# {name}",
-        f"{model.model}, {model}; trained on `{data.data}` for {run.step} steps; {weights}.",
+        f"# {markdown(name)}",
+        f"{model.model}, {model}; trained on {code(data.data)} for {run.step} steps; {weights}.",
     ]
     if SAMPLES in files:
         parts.append(f"![Samples of seeds 0 to 63]({SAMPLES})")
-    use = f"gen {MODELS[model.model].use.format(run=name)}"
+    run_name = shlex.quote(name)
+    use = f"gen {MODELS[model.model].use.format(run=run_name)}"
     load = (
-        f'from gen import from_pretrained\n\nnetworks = from_pretrained("{name}")'
+        f"from gen import from_pretrained\n\nnetworks = from_pretrained({json.dumps(name)})"
         f"  # {', '.join(run.averaged)}"
     )
     parts += ["## Use", _block(use), _block(load, "python")]
     parts += ["## Training", _block(command_line(run.config))]
     if numbers:
-        told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        told = ", ".join(f"{markdown(key)} {value:.4g}" for key, value in numbers.items())
         parts.append(f"Logged at step {run.step}: {told}.")
     if measurement:
-        what = f"$ gen images {name}\n" if run.draws_images else "Logit maps: "
+        what = f"$ gen images {run_name}\n" if run.draws_images else "Logit maps: "
         parts += ["## Checkerboards", _block(f"{what}{measurement}"), READING]
     if run.draws_images:
-        told = f"gen quality {name} {arguments}"
+        told = f"gen quality {run_name} {arguments}"
         parts.append("## Quality")
-        parts.append(_block(f"$ {told}\n{quality}") if quality else f"Not measured; `{told}` does.")
+        parts.append(
+            _block(f"$ {told}\n{quality}") if quality else f"Not measured; {code(told)} does."
+        )
     parts += ["## Files", "\n".join(f"- `{file}`: {text}" for file, text in files.items())]
     return "\n\n".join(parts) + "\n"
 
@@ -89,7 +95,9 @@ READING = (
 
 
 def _block(text: str, language: str = "") -> str:
-    return f"```{language}\n{text}\n```"
+    shown = printable(text, keep="\n")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}{language}\n{shown}\n{fence}"
 
 
 def command_line(config: RunConfig) -> str:

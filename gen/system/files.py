@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and a directory that one process writes into."""
+"""Files that are whole or not there, readers that never wait, and a locked directory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,60 @@ import contextlib
 import errno
 import json
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gen.system import distributed
+from gen.system.errors import GenError
+from gen.system.text import printable
+
 _UNFINISHED = ".tmp"  # how the names of temporary files end
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # POSIX; Windows
+
+
+class NotRegularError(GenError, OSError):
+    """A pipe, device, socket or directory in the place of a file."""
+
+
+def open_descriptor(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file, or make one if `flags` say so; returns its descriptor.
+
+    Opening a pipe waits for its other end, and opening a device can change it. What is opened is
+    checked again, in case another process exchanges the file between the two looks.
+
+    Raises:
+        NotRegularError: something else is there.
+        OSError: as `os.open`.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check_regular(Path(path).stat(), path)
+    descriptor = os.open(path, flags | _AT_ONCE, 0o666)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+    except NotRegularError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(status: os.stat_result, path: Path | str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file to read bytes, without waiting; raises as `open_descriptor`."""
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def read_regular(path: Path | str) -> bytes:
+    """The bytes of a regular file; raises as `open_descriptor`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextlib.contextmanager
@@ -60,8 +108,9 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk is full, or the file may not grow; it is as long as it was before.
     """
-    with _named_failure(path), path.open("ab", buffering=0) as file:
-        before = file.tell()
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with _named_failure(path), open(open_descriptor(path, flags), "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
         try:
             while data:
                 data = data[file.write(data) :]
@@ -73,14 +122,42 @@ def append(path: Path, data: bytes) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Objects of a file with one per line; a torn line, as a crash leaves it, is none."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                rows.append(row)
+    """Rows of a log of metrics, one JSON object per line.
+
+    A row has a whole `step` and else finite numbers, or texts in the list `warnings`. A line on
+    stderr counts those that are none, such as a torn last one, as a crash leaves it.
+
+    Raises:
+        OSError: as `open_descriptor`.
+    """
+    lines = read_regular(path).split(b"\n")
+    rows, bad = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows.append(row)
+        else:
+            bad.append(number)
+    if bad and not distributed.launch_rank():
+        text = f"Warning: {path}: left out {len(bad)} lines that are no rows (first: line {bad[0]})"
+        print(printable(text), file=sys.stderr)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    texts = row.get("warnings", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return False
+    values = [value for name, value in row.items() if name != "warnings"]
+    numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in values)
+    return numbers and 0 <= row["step"] <= 10**9  # NaN is not below anything
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from gen.system.text import printable
+
 
 class Progress:
     """A bar on a terminal; elsewhere a plain line every ten seconds; one at each snapshot."""
@@ -41,7 +43,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
-        self.bar.write(line, file=sys.stderr)
+        self.bar.write(printable(line), file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gen.images import make_grid, save_png
 from gen.system.files import append, read_rows, write_atomically
+from gen.system.text import markdown, printable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +32,7 @@ class RunLog:
         (folder / "samples").mkdir(exist_ok=True)
         self.rows = folder / "metrics.jsonl"
         if self.rows.exists():
-            kept = [row for row in read_rows(self.rows) if row.get("step", 0) < first_step]
+            kept = [row for row in read_rows(self.rows) if row["step"] < first_step]
             write_atomically(self.rows, b"".join(map(_line, kept)))
         from torch.utils.tensorboard import SummaryWriter
 
@@ -49,9 +50,9 @@ class RunLog:
 
         def add(events: SummaryWriter) -> None:
             for name, value in values.items():
-                events.add_scalar(name, value, step)
+                events.add_scalar(printable(name), value, step)
             if warnings:
-                events.add_text("warnings", "  \n".join(warnings), step)
+                events.add_text("warnings", "  \n".join(map(markdown, warnings)), step)
 
         self._write_events(add)
 
@@ -70,7 +71,8 @@ class RunLog:
             self.events.flush()
         except OSError as error:
             text = f"Warning: {self.folder}: events cannot be written ({error.strerror})"
-            print(f"{text}; the run continues without TensorBoard events", file=sys.stderr)
+            text += "; the run continues without TensorBoard events"
+            print(printable(text), file=sys.stderr)
             self.close()
 
     def close(self) -> None:

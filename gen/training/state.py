@@ -18,6 +18,7 @@ from gen.runs.checkpoint import fitting, save_checkpoint
 from gen.system import distributed
 from gen.system.device import pick_device
 from gen.system.errors import GenError
+from gen.system.text import printable
 
 from .metrics import FiniteCheck, Means
 from .objectives import build_objective
@@ -93,7 +94,7 @@ class State:
             changed = [f"{k} {before[k]} → {now[k]}" for k in now if before[k] != now[k]]
         if changed and not distributed.rank():
             text = f"Warning: {', '.join(changed)}; the run continues, but not bitwise equal"
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
     def load_weights(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
         """Start from weights of networks by name; the average starts from them as well."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 from gen.system.files import read_rows
 
@@ -16,17 +15,13 @@ Rows = list[dict[str, float]]
 def read_history(run: Path) -> Rows:
     """Rows of a run's metrics.jsonl that hold the monitor's numbers; empty where there is none.
 
-    Values that are no numbers are left out.
+    Lines that are no rows are left out, as `read_rows` says.
     """
     file = run / "metrics.jsonl"
     if not file.is_file():
         return []
-    rows = [{name: v for name, v in row.items() if _is_number(v)} for row in read_rows(file)]
-    return [row for row in rows if "step" in row and any(n.startswith(_MONITOR) for n in row)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e300
+    rows = [{n: v for n, v in row.items() if n != "warnings"} for row in read_rows(file)]
+    return [row for row in rows if any(name.startswith(_MONITOR) for name in row)]
 
 
 def monitored_periods(rows: Rows) -> list[int]:

@@ -7,21 +7,22 @@ next to it as PNG files, and the numbers as measurement.json.
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from html import escape
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.system.errors import InputError
-from gen.system.files import remove_unfinished, write_atomically
+from gen.system.files import read_regular, remove_unfinished, write_atomically
 from gen.system.signals import uninterrupted
+from gen.system.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; a report is a folder")
     index = folder / "index.html"
-    earlier = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    earlier = index.is_file() and MARK.encode() in read_regular(index)
     begun = (path.name.startswith(f".{index.name}.") for path in folder.iterdir())
     if not all(begun) and not earlier:
         raise InputError(f"{folder}: holds other files; give a new or empty folder")
@@ -236,6 +237,11 @@ def render(
 </body>
 </html>
 """
+
+
+def escape(text: str) -> str:
+    """A text as a page shows it."""
+    return html.escape(printable(text, keep="\n"))
 
 
 def _section(heading: str, body: str) -> str:
