@@ -90,8 +90,8 @@ BAD: list[tuple[str, str, Callable[[Path], object], str]] = [
      "too large"),
     ("a dangling link", "b.png", partial(link, target="nowhere"), "dangling link; remove"),
     ("a link to itself", "b.png", partial(link, target="b.png"), "dangling link"),
-    ("a named pipe", "b.png", make_pipe, "not a regular file"),
-    ("a link to a device", "b.png", partial(link, target="/dev/zero"), "not a regular file"),
+    ("a named pipe", "b.png", make_pipe, "a pipe, device or socket, not a file"),
+    ("a link to a device", "b.png", partial(link, target="/dev/zero"), "not a file"),
 ]  # fmt: skip
 
 # What is read, and as what: the RGB of all its pixels on a background of (10, 20, 30).

@@ -48,7 +48,8 @@ def open_descriptor(path: Path | str, flags: int = os.O_RDONLY) -> int:
 
 def _check_regular(status: os.stat_result, path: Path | str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, device or socket"
+        raise NotRegularError(errno.EINVAL, f"{kind}, not a file", str(path))
 
 
 def open_regular(path: Path | str) -> BinaryIO:

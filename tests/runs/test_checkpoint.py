@@ -154,7 +154,7 @@ def test_tensors_larger_than_what_is_stored_are_refused(tmp_path):
     for name, tensor in huge.items():
         torch.save({"weights": [{"weight": tensor}]}, tmp_path / "huge.pt")
         assert (tmp_path / "huge.pt").stat().st_size < 10_000
-        with pytest.raises(CheckpointError, match="larger than what is stored"):
+        with pytest.raises(CheckpointError, match="larger than what is stored|no part of a tensor"):
             read_file(tmp_path / "huge.pt")
         assert name
 
@@ -166,7 +166,7 @@ def test_content_that_holds_itself_ends(tmp_path):
     for _ in range(60):
         nested = [nested, nested]
     torch.save(content | {"config": nested}, tmp_path / "loop.pt")
-    with pytest.raises(CheckpointError, match="no checkpoint of gen"):
+    with pytest.raises(CheckpointError, match="nested over 32 deep"):
         load_checkpoint(tmp_path / "loop.pt")
 
 
