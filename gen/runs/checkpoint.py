@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gen.config.run import RunConfig
 from gen.system.errors import GenError, InputError
@@ -166,6 +167,17 @@ def fitting(path: Path | str) -> Iterator[None]:
         raise CheckpointError(
             f"{path}: weights do not fit the stored configuration ({_reason(error)})"
         ) from error
+
+
+def check_types(network: nn.Module, weights: State) -> None:
+    """Raise TypeError where weights are of another type than those of a network, such as bfloat16.
+
+    A network that takes tensors as they are would fail later, on its first input.
+    """
+    for name, value in network.state_dict().items():
+        found = weights[name].dtype
+        if found != value.dtype:
+            raise TypeError(f"{name} is {found}, not {value.dtype}")
 
 
 def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:

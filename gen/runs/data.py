@@ -52,18 +52,13 @@ def open_dataset(config: RunConfig) -> Dataset:
             f"batch_size is {config.training.batch_size}, but {dataset.name} holds only "
             f"{count} image{'s' * (count > 1)}; {fix}"
         )
-    counts = distributed.gather(len(dataset))
-    if len(set(counts)) > 1:
+    digest = dataset.digest() if distributed.world_size() > 1 else ""
+    seen = distributed.gather((len(dataset), digest))
+    if len(set(seen)) > 1:
+        counts = [count for count, _ in seen]
+        what = f"{', '.join(map(str, counts))} images" if len(set(counts)) > 1 else "other files"
         raise InputError(
-            f"{dataset.name} holds {', '.join(map(str, counts))} images as the processes see it; "
-            "give all of them the same files"
-        )
-    digests = distributed.gather(dataset.digest() if distributed.world_size() > 1 else "")
-    if len(set(digests)) > 1:
-        other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
-        raise InputError(
-            f"{dataset.name} holds other files for process {other} than for process 0; "
-            "give all of them the same files"
+            f"{dataset.name} holds {what} as the processes see it; give all of them the same files"
         )
     return dataset
 

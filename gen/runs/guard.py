@@ -73,10 +73,10 @@ def check_torch_file(file: BinaryIO) -> None:
 
 
 def _check_archive(file: BinaryIO, size: int) -> None:
-    start = _find_directory(file, size)
+    start, count = _find_directory(file, size)
     with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        end = 0
+        entries, end = archive.infolist(), 0
+        require(len(entries) == count, "a wrong number of entries")
         for entry in sorted(entries, key=lambda entry: entry.header_offset):
             require(0 <= entry.header_offset - end <= 24, "entries that overlap or leave gaps")
             file.seek(entry.header_offset + 26)
@@ -103,8 +103,8 @@ def _check_archive(file: BinaryIO, size: int) -> None:
         _Reader(io.BytesIO(archive.read(f"{root}/data.pkl")), claim, size).load()
 
 
-def _find_directory(file: BinaryIO, size: int) -> int:
-    """Where the directory starts; it and its end records must be the last bytes of the file."""
+def _find_directory(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Start and entries of the directory; it and its end must be the last bytes of the file."""
     file.seek(max(0, size - 98))
     tail, records = file.read(), b""
     count, length, start = unpack("<H2L", tail[-12:-2])
@@ -112,12 +112,12 @@ def _find_directory(file: BinaryIO, size: int) -> int:
         count, length, start = unpack("<3Q", tail[32:56])
         records = pack("<4sQ4s2L4Q", b"PK\6\6", 44, tail[12:16], 0, 0, count, count, length, start)
         records += pack("<4sLQL", b"PK\6\7", 0, size - 98, 1)
-    count, limits = min(count, _MAX_16), (min(length, _MAX_32), min(start, _MAX_32))
-    records += pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, *limits, 0)
+    short = min(count, _MAX_16), min(count, _MAX_16), min(length, _MAX_32), min(start, _MAX_32)
+    records += pack("<4s4H2LH", b"PK\5\6", 0, 0, *short, 0)
     whole = tail.endswith(records) and start + length == size - len(records)
     require(whole, "bytes before or after the archive, or no end")
     require(length <= _DIRECTORY, f"over {_DIRECTORY:,} bytes of names")
-    return start
+    return start, count
 
 
 class _Storage(NamedTuple):

@@ -20,6 +20,7 @@ from gen.runs.checkpoint import (
     CheckpointError,
     Stored,
     check_content,
+    check_types,
     fitting,
     run_checkpoints,
     state_dict_in,
@@ -212,6 +213,7 @@ def networks_of(path: Path, stored: Stored, ema: bool) -> dict[str, nn.Module]:
         shapes = build_shapes(stored.config.networks, stored.config.model)
         modules = {name: shapes[name] for name in states}
         for name, module in modules.items():
+            check_types(module, states[name])
             module.load_state_dict(states[name], assign=True)
             # Training on a CPU stores channels last, which would round samples differently.
             module.to(memory_format=torch.contiguous_format)

@@ -1,7 +1,10 @@
 """Export: what is written is what is read, bit by bit; what is damaged or hostile is one line."""
 
 import json
+import os
+import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from gen.config.run import RunConfig
 from gen.data.datasets import load_dataset
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.describe import describe_file
-from gen.runs.open import load, open_run
+from gen.runs.open import find_checkpoint, load, open_run
 from gen.runs.pretrained import digest
 from gen.sampling.seeds import draw_latents, sample_images
 from gen.share.card import command_line
@@ -360,6 +363,58 @@ def test_a_damaged_file_is_one_line(copy, spoil):
 def test_weights_of_others_are_refused(copy):
     save_file({"conv.weight": torch.zeros(3, 3)}, copy / "model.safetensors", {"format": "pt"})
     refused(copy, "not exported by gen")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64])
+def test_weights_of_another_type_are_one_line(copy, dtype):
+    """With their own digest, and with that of the weights that they were."""
+    weights = load_file(copy / "model.safetensors")
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+    about = {"format": 1, "step": 6, "sha256": digest(weights)}
+    for entry, said in ((about, f"is {dtype}, not torch.float32"), (about | {"sha256": 0}, "dam")):
+        save_file(weights, copy / "model.safetensors", {"gen": json.dumps(entry)})
+        refused(copy, said)
+
+
+def test_a_header_that_would_take_memory_is_refused(copy):
+    header = b"{" + b" " * (17 << 20) + b"}"
+    (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(copy, "a header of 17825794 bytes")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_pipes_are_not_waited_for(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    refused(copy, "holds no checkpoints|a pipe, device or socket, not a file")
+
+
+HOSTILE = "a](http://x)<img src=x>`*_\x1b[31m\u202e\n# b$"
+
+
+def test_a_card_shows_hostile_names_as_text(trained, tmp_path):
+    """Keys of metrics.jsonl, the name of the folder, that of the data."""
+    source = tmp_path / "run"
+    shutil.copytree(trained, source)
+    row = {"step": 6, HOSTILE: 1.0, "loss/a": 2.0}
+    lines = ["3", '{"step": "a"}', json.dumps(row), '{"step": 6, "b": NaN}', '{"step": 6, "to']
+    (source / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe")
+    file = find_checkpoint(source)
+    content = torch.load(file, weights_only=True)
+    content["config"]["data"]["data"] = HOSTILE + "```"
+    torch.save(content, file)
+    outdir = tmp_path / HOSTILE.replace("/", "")
+    result = run(source, "--outdir", outdir)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("Warning") == 1
+    assert "metrics.jsonl: left out 5 lines that are no rows (first: line 1)" in result.stderr
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", result.output)
+    text = (outdir / "README.md").read_text()
+    assert "loss/a 2" in text and not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
+    prose = re.sub(r"(?s)(`{3,})\w*\n.*?\n\1\n|(`+) ?.*? ?\2", "", text)
+    assert re.search(r"# a\\\]\(http", prose) and "\\<img src=x\\>" in prose
+    assert not re.search(r"(?<!\\)[<`*]", prose), prose
 
 
 def spoiled_config(copy, section, field, value):

@@ -122,10 +122,11 @@ def sampled(folder, name):
     return said
 
 
-def refused(folder):
-    """What is said of sets that hold other images on each process; the first speaks."""
-    file = folder / f"own-{distributed.rank()}.npy"
-    np.save(file, np.zeros((9 + distributed.rank(), 16, 16, 3), np.uint8))
+def refused(folder, more=0, value=0):
+    """What is said of sets with other images on process 1, by number or value; rank 0 speaks."""
+    rank = distributed.rank()
+    file = folder / f"own-{rank}.npy"
+    np.save(file, np.full((9 + more * rank, 16, 16, 3), value * rank, np.uint8))
     plain = small_config("dcgan").to_dict()
     try:
         open_dataset(RunConfig.from_dict({**plain, "data": {"data": str(file)}}))
@@ -145,7 +146,8 @@ def main(folder):
             )
         result = {"digests": whole_and_resumed(dataset, folder), "measured": measured(folder)}
         result["sampled"] = sampled(folder, "shared")
-        result["refused"] = refused(folder)
+        result["refused"] = refused(folder, more=1)
+        result["other"] = [refused(folder, value=1), refused(folder)]
         number = distributed.rank()
         (folder / f"result-{number}.json").write_text(json.dumps(result))
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]

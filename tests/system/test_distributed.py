@@ -173,6 +173,12 @@ def test_shared_samples_are_those_of_one_process(worked):
     assert len(alone) == 72 and shared == alone
 
 
+def test_sets_of_other_content_are_refused(worked):
+    first, second = (result["other"] for result in results(worked))
+    assert "holds other files as the processes see it" in first[0]
+    assert first[1] == "" and second == ["", ""]
+
+
 def test_sets_that_differ_and_batches_too_small_to_share_are_refused(worked, monkeypatch):
     first, second = (result["refused"] for result in results(worked))
     assert "holds 9, 10 images as the processes see it" in first and second == ""
