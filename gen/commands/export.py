@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import click
@@ -38,6 +39,7 @@ def export_run(
     from gen.share.card import SAMPLES, read_logged, write_card
     from gen.share.export import last_name, new_folder, write, write_onnx
     from gen.system.files import write_atomically
+    from gen.system.text import printable
 
     given = open_run(source, ema=ema, device="cpu")
     if reference and not given.draws_images:
@@ -61,10 +63,10 @@ def export_run(
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)
             quality = dataclasses.replace(
-                quality, samples=outdir.name, features=last_name(features)
+                quality, samples=printable(outdir.name), features=last_name(features)
             )
-        compared = f"--reference {last_name(reference or 'DATA')} --features {last_name(features)}"
-        arguments = f"{compared} --num {num}"
+        flags = ["--reference", last_name(reference or "DATA"), "--features", last_name(features)]
+        arguments = f"{shlex.join(map(printable, flags))} --num {num}"
         measured = measurement, quality, arguments
         text = write_card(outdir.name, run, ema, files, read_logged(given), *measured)
         write_atomically(folder / "README.md", text.encode())

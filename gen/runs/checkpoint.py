@@ -99,8 +99,7 @@ def check_content(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or not expected <= content.keys():
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of gen")
     check_origin(path, content.get("format"), content["step"])
-    content["config"] = checked_config(path, content["config"])
-    return content
+    return {**content, "config": checked_config(path, content["config"])}
 
 
 def check_origin(path: Path, version: Any, step: Any) -> None:

@@ -9,14 +9,16 @@ import platform
 from pathlib import Path
 
 from gen.system.files import write_atomically
+from gen.system.text import shorten
 
 
 def make_run_folder(parent: Path, name: str) -> Path:
-    """Make and return `parent/NNNNN-name` with the next free number.
+    """Make and return `parent/NNNNN-name` with the next free number; long names are shortened.
 
     Raises:
         FileExistsError: `parent` is a file.
     """
+    name = shorten(name, 60).replace("\\", "_")  # of at most 255 bytes, and all of it printable
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(p.name[:5]) for p in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
     number = max(taken, default=-1) + 1

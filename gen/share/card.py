@@ -63,7 +63,7 @@ def write_card(
     ]
     if SAMPLES in files:
         parts.append(f"![Samples of seeds 0 to 63]({SAMPLES})")
-    run_name = shlex.quote(name)
+    run_name = shlex.quote(printable(name))
     use = f"gen {MODELS[model.model].use.format(run=run_name)}"
     load = (
         f"from gen import from_pretrained\n\nnetworks = from_pretrained({json.dumps(name)})"
@@ -122,4 +122,4 @@ def command_line(config: RunConfig) -> str:
                 if isinstance(value, tuple):
                     text = ("x" if len(value) == 2 else ",").join(map(str, value))
                 words += [f"--{flag}", Path(text).name if flag == "data" else text]
-    return shlex.join(words)
+    return shlex.join(map(printable, words))

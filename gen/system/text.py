@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -39,7 +40,8 @@ def shorten(text: object, most: int = 80) -> str:
 
 def markdown(text: object) -> str:
     """A text as Markdown shows it: nothing in it is markup or HTML."""
-    return re.sub(r"([\\`*_\[\]<>#|&~$])", r"\\\1", printable(text))
+    shown = html.escape(printable(text), quote=False)
+    return re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", shown)
 
 
 def code(text: object) -> str:

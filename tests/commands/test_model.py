@@ -1,10 +1,14 @@
 """`analyze.py model`, `repair` and `compare` on runs, on weights of others, on users' networks."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,9 +17,14 @@ from PIL import Image
 from torch import nn
 
 import analyze
+import train
 from gen.analysis.layers.phases import phase_gains
 from gen.analysis.report.history import describe_onset, read_history
+from gen.runs.checkpoint import run_checkpoints
+from gen.runs.folder import make_run_folder
 from gen.runs.open import find_checkpoint, load
+from gen.share.export import save_pretrained
+from tests.equality import content_differences
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / ".." / "shared" / "data" / "weights"
@@ -211,3 +220,78 @@ def test_transposed_networks_of_others_are_explained(tmp_path, file, call, extra
     assert plain["layers"][-1]["period"] == 2 and plain["layers"][-2]["period"] == 4
     assert plain["layers"][-1]["imbalance_db"] > -60  # random or trained: never even
     assert any(name in " ".join(plain["advice"]) for name in names)
+
+
+def test_repair_reads_the_run_once(finished, tmp_path, monkeypatch):
+    """A run in training saves again, and removes what was read, while repair works."""
+    from gen.analysis.layers import repair as module
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished("vae"), folder)
+    steps = [path.name for path in run_checkpoints(folder)]
+    whole = torch.load(folder / "checkpoints" / steps[-2], weights_only=True)
+    newest = folder / "checkpoints" / steps[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])  # damaged: sampling falls back, and so does this
+
+    def meanwhile(*_):
+        for path in run_checkpoints(folder):
+            path.unlink(missing_ok=True)
+        shutil.copy(find_checkpoint(finished("vae")), folder / "checkpoints" / "step-00000099.pt")
+
+    monkeypatch.setattr(module, "_refusal", meanwhile)
+    result = run("repair", folder, "-o", tmp_path / "r.pt", "--num", 128)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("Warning") == 1 and "looking for an older one" in result.stderr
+    new = torch.load(tmp_path / "r.pt", weights_only=True)
+    assert new["step"] == whole["step"] == 3
+    changed = [n for n in whole["ema"] if not torch.equal(whole["ema"][n], new["ema"][n])]
+    assert len(changed) == 1 and changed[0].endswith("stages.1.weight")
+    assert content_differences(whole["modules"], new["modules"]) == []
+
+
+def test_repair_of_an_exported_folder_says_what_to_repair(finished, tmp_path):
+    save_pretrained(finished("vae"), tmp_path / "new")
+    result = run("repair", tmp_path / "new", "-o", tmp_path / "r.pt", "--num", 128)
+    assert result.exit_code == 1 and "repair the run, then export it again" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+def test_pipes_in_the_place_of_texts_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    for command, *words in (
+        [analyze.main, "compare", tmp_path / "a.json"],
+        [train.main, "dcgan", "--config", tmp_path / "a.json"],
+    ):
+        result = CliRunner().invoke(command, [str(word) for word in words])
+        assert result.exit_code in (1, 2) and "device or socket, not a file" in result.stderr
+
+
+def test_names_are_shown_and_never_obeyed(tmp_path):
+    """On the terminal, in a plot, in a report; a mathematical name and one that is too long."""
+    hostile = "a\x1b[31m\u202e\n$\\frac{<b>"
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    paths = [tmp_path / f"{name}.npy" for name in (hostile, "n" * 200)]
+    for path in paths:
+        np.save(path, pixels)
+    result = run("compare", *paths, "--plot", tmp_path / "c.png")
+    assert result.exit_code == 0, result.output
+    assert r"a\x1b[31m\u202e\n$\frac{<b>.npy" in result.output
+    assert "\x1b" not in result.output and "n" * 100 not in result.output
+    result = run("images", paths[0], "--report", tmp_path / "report", "--periods", "2")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert r"a\x1b[31m\u202e" in page and not re.search("[\x1b\u202e]|<b>", page)
+    for argument in (tmp_path / f"{hostile}.png", "--a\x1b[31m"):
+        result = run("images", argument)
+        assert result.exit_code and r"\x1b[31m" in result.stderr and "\x1b" not in result.stderr
+    process = subprocess.run(
+        [sys.executable, "analyze.py", "images", b"no\xff\x1b[31m"], cwd=ROOT, capture_output=True
+    )
+    assert process.returncode == 1 and rb"no\udcff\x1b[31m" in process.stderr
+    assert process.stderr.count(b"\n") == 1 and b"\x1b" not in process.stderr
+
+
+def test_the_folder_of_a_run_has_a_short_printable_name(tmp_path):
+    for name in ("dcgan-" + "é" * 250, "dcgan-a\x1b\n\udcff", "dcgan-" + "\U0001f600" * 200):
+        folder = make_run_folder(tmp_path, name)
+        assert folder.name.isprintable() and len(folder.name.encode()) < 255

@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -512,3 +513,64 @@ def test_names_are_known_without_heavy_imports():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [" ".join(DATASETS), ""]
+
+
+# One digest of all that is read
+
+
+def test_a_digest_is_that_of_every_file_and_label(tmp_path):
+    """It changes with any byte, mask, label or order, and not with the folder or the memory."""
+    pixels = random_images(6, 8, 8, 3)
+
+    def made(name, change=None):
+        for index, image in enumerate(pixels):
+            save(tmp_path / name / f"{'ab'[index % 2]}" / f"{index}.png", image)
+        if change:
+            change(tmp_path / name)
+        return load(tmp_path / name).digest()
+
+    plain = made("plain")
+    assert made("again") == plain == load(tmp_path / "plain", memory_limit=0).digest()
+    last = Path("b") / "5.png"
+    assert made("pixel", lambda folder: save(folder / last, 255 - pixels[5])) != plain
+    assert made("label", lambda folder: (folder / last).rename(folder / "a" / "5.png")) != plain
+    assert made("swapped", lambda folder: (
+        save(folder / "a" / "0.png", pixels[2]), save(folder / "a" / "2.png", pixels[0])
+    )) != plain  # fmt: skip
+    assert load(tmp_path / "plain", count=3).digest() != plain
+
+
+def test_digests_of_arrays_masks_and_drawn_images(tmp_path):
+    pixels = random_images(300, 8, 8, 3)
+    for name, change in (("a", 0), ("b", 0), ("c", 1)):
+        pixels[299, 7, 7, 2] ^= change
+        np.save(tmp_path / f"{name}.npy", pixels)
+        np.savez(tmp_path / f"{name}.npz", images=pixels[:9], labels=np.arange(9) + change)
+        for index in range(2):
+            save(tmp_path / name / "images" / f"{index}.png", pixels[index])
+            save(
+                tmp_path / name / "masks" / f"{index}.png",
+                np.full((8, 8), index + change, np.uint8),
+            )
+    for suffix in (".npy", ".npz", ""):
+        options = {} if suffix else {"mask_classes": 3}
+        found = [load(tmp_path / f"{name}{suffix}", **options).digest() for name in "abc"]
+        assert found[0] == found[1] != found[2], suffix
+    assert load("shapes", count=8).digest() == load("shapes", count=8).digest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+def test_a_digest_leaves_out_what_is_skipped(tmp_path):
+    for index in range(3):
+        save(tmp_path / f"{index}.png", random_images(8, 8, 3))
+    (tmp_path / "1.png").unlink()
+    os.mkfifo(tmp_path / "1.png")
+    assert len(load(tmp_path, skip_bad=True).digest()) == 64
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_arrays_that_are_pipes_are_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: .*a pipe, device or socket, not a file"):
+        load(tmp_path / name)

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from gen.system import distributed, signals
-from gen.system.files import append, lock_folder, read_rows, remove_unfinished, write_atomically
+from gen.system.files import (
+    NotRegularError,
+    append,
+    lock_folder,
+    open_regular,
+    read_rows,
+    remove_unfinished,
+    write_atomically,
+)
 from gen.system.signals import caught_signals, interruptible, uninterrupted
 from tests.conftest import PATIENCE, file_size_limit
 
@@ -198,3 +206,42 @@ def test_an_analysis_that_is_interrupted_leaves_no_report(finished, tmp_path):
         process.kill()
     assert (process.returncode, said) == (143, "Interrupted.\n")
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+@pytest.mark.parametrize("call", [open_regular, read_rows, lambda path: append(path, b"x")])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a pipe"])
+def test_what_is_no_file_is_neither_waited_for_nor_changed(call, kind, tmp_path):
+    path = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    with pytest.raises(NotRegularError) as error:
+        call(path)
+    assert error.value.filename == str(path) and error.value.exit_code == 1
+    assert error.value.strerror.endswith(", not a file")
+
+
+def test_rows_that_are_none_are_left_out_with_one_line(tmp_path, capsys):
+    file, rows = tmp_path / "metrics.jsonl", [{"step": 0, "a": 1.5}, {"step": 7, "warnings": ["x"]}]
+    spoiled = [
+        b"3", b"[]", b"null", b"{}", b'{"a": 1}', b"[" * 100_000, b"\x00\x00", b'{"step": 5, "to',
+    ]  # fmt: skip
+    spoiled += [b'{"step": %s}' % step for step in (b'"a"', b"true", b"-1", b"1.0", b"9" * 11)]
+    values = (b"NaN", b"1e999", b"[]", b"false", b"1" + b"0" * 400, b'"\xff"')
+    spoiled += [b'{"step": 1, "a": %s}' % value for value in values]
+    spoiled += [b'{"step": 1, "warnings": %s}' % value for value in (b'"x"', b"[3]", b"{}")]
+    first, last = (json.dumps(row).encode() for row in rows)
+    for line in spoiled:
+        file.write_bytes(b"\n".join([first, line, last]))
+        assert read_rows(file) == rows, line
+        said = capsys.readouterr().err
+        assert said == f"Warning: {file}: left out 1 lines that are no rows (first: line 2)\n"
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    assert read_rows(file) == rows and capsys.readouterr().err == ""

@@ -216,3 +216,41 @@ def test_rows_that_cannot_be_written_end_a_run_that_can_be_resumed(
     again.load(load_checkpoint(tmp_path))
     assert again.run() == 0
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 2, 3, 4, 6]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+def test_a_pipe_in_the_place_of_rows_ends_a_run_that_can_be_resumed(small_dataset, tmp_path):
+    """To open it would wait for a reader, with every signal held back."""
+    trainer = start(small_dataset, tmp_path)
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(OSError, match="a pipe, device or socket, not a file"):
+        trainer.run()
+    assert status(tmp_path)["state"] == "failed"
+    (tmp_path / "metrics.jsonl").unlink()
+    assert start(small_dataset, tmp_path).run() == 0
+
+
+def test_rows_that_are_none_end_no_run_that_is_resumed(small_dataset, tmp_path, capsys):
+    assert start(small_dataset, tmp_path, steps=3).run() == 0
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'3\n{"step": "a"}\n{"step": 1, "a": NaN}\n\xff\n{"step": 2, "torn')
+    again = start(small_dataset, tmp_path)
+    again.load(load_checkpoint(tmp_path))
+    capsys.readouterr()
+    assert again.run() == 0
+    assert capsys.readouterr().err.count("left out 5 lines that are no rows") == 1
+    assert read_rows(tmp_path / "metrics.jsonl")[: len(rows)] == rows
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 2, 3, 4, 6]
+
+
+def test_tags_and_texts_of_events_are_printable(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path, 0)
+    log.metrics(0, {"a\ud800\x1b\n": 1.0}, ["<b>bold</b> \u202e"])
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == [r"a\ud800\x1b\n"]
+    (text,) = events.Tensors("warnings/text_summary")
+    assert text.tensor_proto.string_val[0].decode() == r"&lt;b&gt;bold&lt;/b&gt; \\u202e"
