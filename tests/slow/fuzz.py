@@ -3,7 +3,9 @@
     python tests/slow/fuzz.py --minutes 10 --target decode --target checkpoint --target json
 
 Real files are made, then bytes, structures or values of them changed at random (from --seed and
-the number of the input, so that a finding can be repeated). Whatever is raised beside the one error
+the number of the input, so that a finding can be repeated). Structures are those of the format:
+records of a zip archive, opcodes of a pickle, the header of a safetensors file, rows of JSON,
+chunks of PNG and WebP, fields of TIFF, blocks of GIF. Whatever is raised beside the one error
 that the reader promises, takes over ten seconds of processor time or a gibibyte of memory more than
 before, is a finding; its input is kept in --outdir, and the exit code is 1.
 """
@@ -11,10 +13,12 @@ before, is a finding; its input is kept in --outdir, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import io
 import json
 import os
+import pickletools
 import random
 import resource
 import signal
@@ -88,6 +92,9 @@ def images() -> Iterator[tuple[str, bytes]]:
             save(buffer, array)
             yield f"{name}.{suffix}", buffer.getvalue()
     buffer = io.BytesIO()
+    made["palette"].save(buffer, "gif", save_all=True, append_images=[made["palette"]])
+    yield "gif.png", buffer.getvalue()
+    buffer = io.BytesIO()
     np.savez(buffer, images=color[None], labels=np.array([2]))
     yield "labels.npz", buffer.getvalue()
 
@@ -113,9 +120,19 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
         run.mkdir()
         Trainer(RunConfig.from_dict(values), data, run).run()
         yield f"{model}.pt", sorted((run / "checkpoints").glob("*.pt"))[-1].read_bytes()
-    buffer = io.BytesIO()
-    torch.save(ExampleGenerator((6, 8, 4, 3)).state_dict(), buffer)
-    yield "example.pth", buffer.getvalue()
+    for name, zipped in (("example", True), ("old", False)):
+        buffer, weights = io.BytesIO(), ExampleGenerator((6, 8, 4, 3)).state_dict()
+        torch.save(weights, buffer, _use_new_zipfile_serialization=zipped)
+        yield f"{name}.pth", buffer.getvalue()
+
+
+def exports(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The weights of an exported run; its configuration lies in the folder of the inputs."""
+    from gen.share.export import save_pretrained
+
+    list(checkpoints(folder))
+    save_pretrained(folder / "dcgan", folder / "new")
+    yield "dcgan.safetensors", (folder / "new" / "model.safetensors").read_bytes()
 
 
 def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -196,6 +213,8 @@ def damage_inside(data: bytes, rng: random.Random) -> bytes:
             held = damage(held or b"\0", rng)
         chunks[index] = kind, held
         return _png(chunks)
+    if data.startswith(b"PK") and rng.random() < 0.4:
+        return damage_records(data, rng)
     if data.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(name, archive.read(name)) for name in archive.namelist()]
@@ -203,13 +222,156 @@ def damage_inside(data: bytes, rng: random.Random) -> bytes:
         weights = [20 if name.endswith((".pkl", ".npy")) else 1 for name, _ in members]
         (index,) = rng.choices(range(len(members)), weights)
         name, held = members[index]
-        members[index] = name, damage(held, rng)
+        opcodes = name.endswith(".pkl") and rng.random() < 0.8
+        members[index] = name, (damage_opcodes if opcodes else damage)(held, rng)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, held in members:
                 archive.writestr(name, held)
         return buffer.getvalue()
+    if data.startswith(b"\x80\2"):
+        return damage_opcodes(data, rng)
+    if data[8:9] == b"{":
+        return damage_header(data, rng)
+    if data.startswith((b"RIFF", b"II*\0", b"MM\0*", b"GIF8")):
+        return damage_fields(data, rng)
     return damage(data, rng)
+
+
+RECORDS = {b"PK\3\4": "HHHHHLLLHH", b"PK\1\2": "HHHHHHLLLHHHHHLL", b"PK\5\6": "HHHHLLH",
+           b"PK\6\6": "QHHLLQQQQ", b"PK\6\7": "LQL", b"PK\7\x08": "LLL"}  # fmt: skip
+
+
+def damage_records(data: bytes, rng: random.Random) -> bytes:
+    """Numbers of a zip archive's records, or a record that is repeated, removed, moved or new."""
+    content = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        places = [(content.find(sign), sign) for sign in RECORDS if sign in content]
+        places += [(content.rfind(sign), sign) for _, sign in places]
+        if not places:
+            break
+        place, sign = rng.choice(places)
+        layout = "<" + RECORDS[sign]
+        size = struct.calcsize(layout)
+        if len(content) < place + 4 + size:
+            break
+        values = list(struct.unpack_from(layout, content, place + 4))
+        what = rng.random()
+        if what < 0.6:
+            field = rng.randrange(len(values))
+            width = {"H": 2, "L": 4, "Q": 8}[RECORDS[sign][field]]
+            near = (values[field] + rng.choice((-1, 1, 2, 22))) % 256**width
+            other = rng.choice(values) % 256**width
+            values[field] = rng.choice((near, other, rng.choice(NUMBERS) % 256**width))
+            struct.pack_into(layout, content, place + 4, *values)
+        elif what < 0.75:
+            del content[place : place + 4 + size]
+        else:
+            record = content[place : place + 4 + size]
+            target = rng.choice((0, place, len(content), rng.randrange(len(content))))
+            content[target:target] = record
+    return bytes(content)
+
+
+OPCODES = (
+    b"]", b"}", b")", b"(", b"N", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"b",
+    b"R", b"Q", b"\x81", b"\x8f", b".", b"0", b"2", b"q\0", b"h\0", b"h\1", b"h\5", b"r\xff\xff\xff\xff",
+    b"K\0", b"K\xff", b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\0",
+    b"G\x7f\xf8\0\0\0\0\0\0", b"X\0\0\0\0", b"X\1\0\0\0a", b"U\1a", b"\x80\4", b"]" * 50,
+    b"h\0h\0\x86q\0" * 40, b"ccollections\nOrderedDict\n", b"cbuiltins\nbytearray\n",
+    b"cbuiltins\nset\n", b"ccollections\nCounter\n", b"ctorch\nSize\n", b"ctorch\nFloatStorage\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n",
+    b"ctorch._utils\n_rebuild_sparse_tensor\n", b"ctorch\nfloat16\n", b"cos\nsystem\n",
+    b"ccollections\nOrderedDict\n)R}X\x09\0\0\0_metadataK\1sb",
+)  # fmt: skip
+
+
+def damage_opcodes(data: bytes, rng: random.Random) -> bytes:
+    """Opcodes of pickles repeated, removed, exchanged, moved, or new; what follows them stays."""
+    starts, end = [], 0
+    with contextlib.suppress(ValueError, IndexError):
+        while end < len(data) and data[end : end + 1] == b"\x80":
+            stream = io.BytesIO(data[end:])
+            starts += [end + place for _, _, place in pickletools.genops(stream)]
+            end += stream.tell()
+    parts = [data[a:b] for a, b in zip(starts, [*starts[1:], end], strict=True)]
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        place, other = rng.randrange(len(parts)), rng.randrange(len(parts))
+        what = rng.randrange(6)
+        if what == 0:
+            parts[place] = parts[other]
+        elif what == 1:
+            parts[place], parts[other] = parts[other], parts[place]
+        elif what == 2:
+            parts[place] = b""
+        elif what == 3:
+            parts[place] *= rng.choice((2, 3, 1000))
+        elif what == 4:
+            parts[place] = rng.choice(OPCODES)
+        else:
+            parts[place] += rng.choice(OPCODES)
+    return b"".join(parts) + data[end:]
+
+
+def damage_header(data: bytes, rng: random.Random) -> bytes:
+    """Values of a safetensors header; often with the digest that then fits."""
+    from safetensors.torch import load
+
+    from gen.runs.pretrained import digest
+
+    length = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + length], data[8 + length :]
+    header = damage_values(header.rstrip(), rng) if rng.random() < 0.8 else damage(header, rng)
+    if rng.random() < 0.2:
+        rest = damage(rest, rng)
+    made = struct.pack("<Q", len(header)) + header + rest
+    if rng.random() < 0.7:
+        with contextlib.suppress(Exception):  # what cannot be read has no digest
+            plain, sha256 = json.loads(header), digest(load(made))
+            about = json.loads(plain["__metadata__"]["gen"]) | {"sha256": sha256}
+            plain["__metadata__"]["gen"] = json.dumps(about)
+            header = json.dumps(plain).encode()
+            made = struct.pack("<Q", len(header)) + header + rest
+    return made
+
+
+def damage_fields(data: bytes, rng: random.Random) -> bytes:
+    """A field of TIFF's directory, a chunk of WebP or a block of GIF: its kind, size or place."""
+    content = bytearray(data)
+    order = ">" if data[:2] == b"MM" else "<"
+    if data[:4] == b"RIFF":
+        places, place = [], 12
+        while place + 8 <= len(data):
+            places.append(place)
+            place += 8 + (int.from_bytes(data[place + 4 : place + 8], "little") + 1) // 2 * 2
+        layout, skip = "<4sL", 0
+    elif data[:4] == b"GIF8":
+        places = [6, *(i for i in range(len(data) - 10) if data[i : i + 1] in (b",", b"!"))]
+        layout, skip = "<HHHHB", 0
+    else:
+        (first,) = struct.unpack_from(order + "L", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, first)
+        places = [first + 2 + 12 * index for index in range(count)]
+        layout, skip = order + "HHLL", 0
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.choice(places) + skip
+        if place + struct.calcsize(layout) > len(content):
+            continue
+        values = list(struct.unpack_from(layout, content, place))
+        field = rng.randrange(len(values))
+        if isinstance(values[field], bytes):
+            values[field] = rng.choice(
+                (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"EXIF")
+            )
+        else:
+            width = {"B": 1, "H": 2, "L": 4}[layout.strip("<>").replace("4s", "s")[field]]
+            near = (values[field] + rng.choice((-1, 1, 7))) % 256**width
+            values[field] = rng.choice((near, rng.choice(NUMBERS) % 256**width))
+        struct.pack_into(layout, content, place, *values)
+    if rng.random() < 0.2:
+        place = rng.choice(places)
+        content[place:place] = content[place : place + rng.choice((8, 12, 40))]
+    return bytes(content)
 
 
 def damage_values(data: bytes, rng: random.Random) -> bytes:
@@ -287,6 +449,7 @@ def read_text(path: Path) -> str | None:
     from gen.analysis.report.history import describe_onset, draw_history, read_history
     from gen.commands.compare import _measurement, table
     from gen.commands.train import new_config
+    from gen.system.files import read_rows
 
     def configuration() -> None:
         new_config(path.stem.split("-")[0], str(path), {})
@@ -294,10 +457,11 @@ def read_text(path: Path) -> str | None:
     def measurement() -> None:
         as_json = path.with_suffix(".json")
         as_json.write_bytes(path.read_bytes())
-        table({"a": _measurement(as_json, 0)})
+        table({"a": _measurement(as_json, 0, False)})
 
     def log() -> None:
         (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
+        read_rows(path)
         rows = read_history(path.parent)
         describe_onset(rows)
         if zlib.crc32(path.read_bytes()) % 50 == 0:  # slow
@@ -310,6 +474,7 @@ def read_text(path: Path) -> str | None:
 TARGETS: dict[str, tuple[Callable[[Path], Iterator[tuple[str, bytes]]], Reader, Any]] = {
     "decode": (lambda _: images(), read_image, damage_inside),
     "checkpoint": (checkpoints, read_checkpoint, damage_inside),
+    "safetensors": (exports, read_checkpoint, damage_inside),
     "json": (texts, read_text, damage_values),
 }
 
@@ -329,10 +494,13 @@ def fuzz(target: str, seed: int, seconds: float, outdir: Path) -> int:
         folder = Path(name)
         (folder / "made").mkdir()
         originals = list(make(folder / "made"))
+        for config in (folder / "made").glob("new/config.json"):  # safetensors need theirs
+            for place in (folder, outdir):
+                (place / config.name).write_bytes(config.read_bytes())
         for original, data in originals:  # undamaged, all can be read
             path = folder / original
             path.write_bytes(data)
-            if said := read(path):
+            if (said := read(path)) and not original.startswith("gif"):  # a GIF is no input
                 sys.exit(f"{original} is undamaged, but: {said}")
         high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         end = time.monotonic() + seconds
@@ -347,7 +515,8 @@ def fuzz(target: str, seed: int, seconds: float, outdir: Path) -> int:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             kind = None
             try:
-                read(path)
+                with contextlib.redirect_stderr(io.StringIO()):  # warnings of rows left out
+                    read(path)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
