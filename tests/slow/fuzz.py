@@ -321,7 +321,22 @@ def damage_header(data: bytes, rng: random.Random) -> bytes:
 
     length = int.from_bytes(data[:8], "little")
     header, rest = data[8 : 8 + length], data[8 + length :]
-    header = damage_values(header.rstrip(), rng) if rng.random() < 0.8 else damage(header, rng)
+    what = rng.random()
+    if what < 0.6:
+        plain = json.loads(header)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            entry = rng.choice([value for name, value in plain.items() if name[:2] != "__"])
+            field = rng.choice(("dtype", "shape", "data_offsets"))
+            if field == "dtype":
+                entry[field] = rng.choice(
+                    ("BF16", "F8_E4M3", "F8_E5M2", "F64", "U8", "BOOL", "I64")
+                )
+            elif entry[field]:
+                index = rng.randrange(len(entry[field]))
+                entry[field][index] += rng.choice((-4, -1, 1, 4, *NUMBERS))
+        header = json.dumps(plain).encode()
+    else:
+        header = (damage_values if what < 0.8 else damage)(header.rstrip(), rng)
     if rng.random() < 0.2:
         rest = damage(rest, rng)
     made = struct.pack("<Q", len(header)) + header + rest
