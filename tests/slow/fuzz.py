@@ -276,7 +276,8 @@ def damage_records(data: bytes, rng: random.Random) -> bytes:
 OPCODES = (
     b"]", b"}", b")", b"(", b"N", b"t", b"\x85", b"\x86", b"\x87", b"e", b"a", b"s", b"u", b"b",
     b"R", b"Q", b"\x81", b"\x8f", b".", b"0", b"2", b"q\0", b"h\0", b"h\1", b"h\5",
-    b"r\xff\xff\xff\xff", b"K\0", b"K\xff", b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\0",
+    b"r\xff\xff\xff\xff", b"K\0", b"K\xff",
+    b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\0",
     b"G\x7f\xf8\0\0\0\0\0\0", b"X\0\0\0\0", b"X\1\0\0\0a", b"U\1a", b"\x80\4", b"]" * 50,
     b"h\0h\0\x86q\0" * 40, b"ccollections\nOrderedDict\n", b"cbuiltins\nbytearray\n",
     b"cbuiltins\nset\n", b"ccollections\nCounter\n", b"ctorch\nSize\n", b"ctorch\nFloatStorage\n",
