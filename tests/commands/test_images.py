@@ -337,15 +337,19 @@ def test_a_process_from_another_directory(checkered, tmp_path):
 
 
 def test_an_interrupt_ends_in_one_line(tmp_path):
-    """A pipe in place of numbers holds the process where the signal is to meet it."""
-    make_pipe(tmp_path / "a.json")
+    """A pipe that the user's own code reads holds the process where the signal is to meet it."""
+    make_pipe(tmp_path / "pipe")
+    script = tmp_path / "build.py"
+    script.write_text(f"def build():
+    open({str(tmp_path / 'pipe')!r}).read()
+")
     process = subprocess.Popen(
-        [sys.executable, "analyze.py", "compare", str(tmp_path / "a.json")],
+        [sys.executable, "analyze.py", "model", "--script", f"{script}:build"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
-    with (tmp_path / "a.json").open("wb"):  # opens when the process reads
+    with (tmp_path / "pipe").open("wb"):  # opens when the process reads
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE)  # the pipe is open until it has ended
     assert said.splitlines()[-1] == "Interrupted."
