@@ -49,10 +49,15 @@ def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
 
         return measure_path(path, selection=Selection(skip_bad=skip_bad), num=num)[0]
     try:
-        plain = json.loads(read_regular(path))
+        plain = json.loads(read_regular(path), parse_int=_number)
         return Measurement.from_dict(plain.get("measurement", plain))
     except (ValueError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _number(text: str) -> int | float:
+    """A whole number, as a float where it is too long for one, which gives infinity."""
+    return int(text) if len(text) < 17 else float(text)
 
 
 def cell(period: Period | None) -> str:

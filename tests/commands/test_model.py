@@ -143,6 +143,11 @@ def test_compare_reads_json_of_images_and_of_models(uneven, tmp_path):
     assert result.exit_code == 0, result.output
     assert "a.json" in result.output and "128" in result.output
     (tmp_path / "c.json").write_text("{}")
+    plain = json.loads((tmp_path / "a.json").read_text())
+    plain["periods"]["2"]["level_dbc"] = 10**400
+    (tmp_path / "d.json").write_text(json.dumps(plain))
+    bad = run("compare", tmp_path / "d.json")
+    assert bad.exit_code == 1 and "d.json: " in bad.stderr and "bug" not in bad.stderr
     bad = run("compare", tmp_path / "c.json")
     assert bad.exit_code == 1 and "c.json: measurement has schema None" in bad.output
 
