@@ -340,9 +340,7 @@ def test_an_interrupt_ends_in_one_line(tmp_path):
     """A pipe that the user's own code reads holds the process where the signal is to meet it."""
     make_pipe(tmp_path / "pipe")
     script = tmp_path / "build.py"
-    script.write_text(f"def build():
-    open({str(tmp_path / 'pipe')!r}).read()
-")
+    script.write_text(f"def build():\n    open({str(tmp_path / 'pipe')!r}).read()\n")
     process = subprocess.Popen(
         [sys.executable, "analyze.py", "model", "--script", f"{script}:build"],
         cwd=ROOT,
