@@ -248,11 +248,11 @@ def nulls(
 
 
 def worlds(photographs: Sequence[Plane]) -> dict[str, Draw]:
-    """Sets in which all images share a fixed picture, by name: sharp and blurred, three sizes."""
+    """Sets in which all images share a fixed picture, by name: sharp and blurred, four sizes."""
     return {
         f"{kind} {size} px, a = {share}": fixed_picture(crops(photographs, size), share, blur)
         for kind, blur in (("sharp", 0.0), ("blurred", 1.5))
-        for size in (28, 32, 64)
+        for size in (28, 32, 48, 64)
         for share in (0.5, 0.9)
     }
 

@@ -164,13 +164,15 @@ def _amplitudes(tiling, measured, found: Fit, places, rows, at, free, alive) -> 
 
 
 def _free(tiling: Tiling, measured: tuple[int, ...]) -> list[int]:
-    """Grid frequencies that are no line of a measured period and not next to zero."""
+    """Grid frequencies that are no measured line; next to zero only those on an axis."""
 
     def is_line(i: int, j: int) -> bool:
         return any(i * p % tiling.grid == 0 == j * p % tiling.grid for p in measured)
 
     found = enumerate(tiling.frequencies[:-1])
-    return [k for k, (i, j) in found if not is_line(i, j) and max(abs(i), abs(j)) > 1]
+    return [
+        k for k, (i, j) in found if not is_line(i, j) and (0 in (i, j) or max(abs(i), abs(j)) > 1)
+    ]
 
 
 @functools.lru_cache(maxsize=64)
@@ -185,6 +187,10 @@ def _belonging(tiling: Tiling, rows, measured: tuple[int, ...], free: tuple[int,
         used = _clear(tiling, line, measured)
         used = np.concatenate([used, used & (line.degrees == 2)])
         near = _near(grid, np.array(tiling.steps(line)), tiling.grid)
+        if used.any() or line.kind != "axis":
+            # Next to zero is too much power. Without shifts, an axis line takes that too: every
+            # other placebo has a higher frequency, and a blurred picture has less power there.
+            near &= np.abs(grid).max(-1, initial=0) > 1
         response[n] = np.concatenate([used * np.tile(tiling.responses, 2), near])
         worth[n] = kish(response[n, : 2 * shifts]) / SHIFTS_PER_VALUE["interior"] + near.sum()
         if line.kind == "axis":

@@ -250,10 +250,10 @@ def tilings(size: tuple[int, int], periods: tuple[int, ...], floor, device, dtyp
     """Tilings that read all periods of blocks of this size.
 
     Tiles have four periods and a hop of two periods less one. On large blocks periods 4 and 8 share
-    tiles of 16 pixels, and those of period 2 have a hop of 5.
+    tiles of 16 pixels where these leave room for placebos, and those of period 2 have a hop of 5.
     """
     large = min(size) >= LARGE
-    shared = tuple(p for p in periods if p in SHARED) if large else ()
+    shared = tuple(p for p in periods if p in SHARED and min(size) >= max(LARGE, 8 * p))
     kinds = [(16, 7, shared, False)] if shared else []
     for p in periods:
         if p not in shared:

@@ -121,7 +121,8 @@ def solve_trace(texture: Texture, sums: TextureSums, period: int) -> Amplitude:
     worth = response.sum(-1)
     placebos = Placebos(values, expected, response, response > 2, worth, 0 * worth)
     c = np.array([float(texture.lines[k].degrees) for k in rows])
-    return Amplitude(depth, covariance, n, c, first[..., 0] > 0, placebos)
+    alive = (first[..., 0] > 0) & (worth > 0)  # without placebos a shared picture would be found
+    return Amplitude(depth, covariance, n, c, alive, placebos)
 
 
 @functools.lru_cache(maxsize=64)

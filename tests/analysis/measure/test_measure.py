@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from gen.analysis.measure import Measurement, MeasurementError, Meter, measure, range_of_maps
 
@@ -59,6 +60,29 @@ def test_material_without_a_grid_is_clean(draw, change):
         images = change(draw(32, height=48, width=48, seed=seed)).clip(0, 255).astype(np.uint8)
         alarms += measure(images).detected
     assert alarms <= 1
+
+
+@pytest.mark.parametrize(("side", "periods"), [(12, (2,)), (20, (3,)), (48, (2, 4, 8)), (60, (8,))])
+def test_every_tested_line_has_placebos(draw, side, periods):
+    """Without them, a picture that all images share would be found at the line."""
+    meter = Meter(periods)
+    meter.update(draw(4, height=side, width=side).astype(np.uint8))
+    for found in meter.estimates():
+        for statistic in (found.line, found.replica, found.trace):
+            assert (statistic.placebos.worth[statistic.alive.any(0)] > 0).all()
+    assert len(meter.estimates()) == len(periods)
+
+
+@pytest.mark.parametrize(("side", "blur"), [(28, 1.5), (48, 0.0), (48, 1.5)])
+def test_a_shared_picture_is_no_finding(draw, side, blur):
+    """Nine tenths of every image are one picture; a new one for each of 20 sets."""
+    found = 0
+    for seed in range(20):
+        images = draw(33, height=side, width=side, seed=seed)
+        shared = gaussian_filter(images[:1], (0, 0, blur, blur)) if blur else images[:1]
+        mixed = np.rint(0.9 * shared + 0.1 * images[1:]).astype(np.uint8)
+        found += any(period.found for period in measure(mixed).periods.values())
+    assert found <= 3
 
 
 def test_one_image_that_outweighs_all_is_no_finding(draw, pattern):
