@@ -148,4 +148,5 @@ def _between(texture: Texture, line: LatticeLine) -> list[tuple[int, int]]:
         rows, columns = (along, [0]) if line.b == 0 else ([0], along)
     near = [(y + s, x + r) for s in rows for r in columns if s or r]
     one = dict.fromkeys(min((k[0] % q, k[1] % q), (-k[0] % q, -k[1] % q)) for k in near)
-    return [k for k in one if max(min(v, q - v) for v in k) > 1]  # not next to zero
+    # Next to zero is too much power; of a few placebos, those on both sides are needed.
+    return [k for k in one if steps == 1 or max(min(v, q - v) for v in k) > 1]
