@@ -37,8 +37,8 @@ def export_run(
     from gen.runs.open import open_run
     from gen.sampling.seeds import sample_images
     from gen.share.card import SAMPLES, read_logged, write_card
-    from gen.share.export import last_name, new_folder, write, write_onnx
-    from gen.system.files import write_atomically
+    from gen.share.export import last_name, write, write_onnx
+    from gen.system.files import atomic_folder, write_atomically
     from gen.system.text import printable
 
     given = open_run(source, ema=ema, device="cpu")
@@ -46,7 +46,7 @@ def export_run(
         raise click.UsageError(f"--reference: {source} draws no images to compare")
     shown, outdir, quality = outdir, outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
-    with new_folder(outdir) as folder:
+    with atomic_folder(outdir) as folder:
         write(given, folder)
         run = open_run(folder, device="cpu")
         if run.draws_images:

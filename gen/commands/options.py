@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from gen.system import distributed
 from gen.system.errors import InputError
 from gen.system.files import read_regular
 from gen.system.signals import interruptible
+from gen.system.streams import guarded_streams
 from gen.system.text import printable
 
 
@@ -143,7 +145,19 @@ def usage_errors_once() -> Iterator[None]:
         raise
 
 
-class Command(click.Command):
+class Program(click.Command):
+    """What a user starts: streams that may break, threads that wait without spinning."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as click does."""
+        # OpenMP's threads spin while they wait, which starves them where cores are shared
+        # (docs/performance.md). It reads this when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        with guarded_streams():
+            return super().main(*args, **kwargs)
+
+
+class Command(Program):
     """Grouped help, `--debug`, and failures as one line: exit 2 for usage, 1 for anything else."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
@@ -233,7 +247,7 @@ def to_click_error(error: Exception) -> click.ClickException:
     return shown
 
 
-class ChoiceGroup(click.Group):
+class ChoiceGroup(Program, click.Group):
     """A group that answers an unknown command with the list of those there are."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -34,6 +34,11 @@ from gen.system import distributed
 from gen.system.errors import InputError
 
 
+def without_slash(path: str) -> str:
+    """`photos/` → `photos`, the same folder."""
+    return path.rstrip("/") or path
+
+
 @dataclass(frozen=True)
 class DataConfig(Checked):
     """The images."""
@@ -51,6 +56,10 @@ class DataConfig(Checked):
     background: tuple[int, int, int] = option(
         (255, 255, 255), "color under transparent pixels", low=0, high=255
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "data", without_slash(self.data))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 from gen.system.files import write_atomically
@@ -20,8 +21,7 @@ def make_run_folder(parent: Path, name: str) -> Path:
     """
     name = shorten(name, 60).replace("\\", "_")  # of at most 255 bytes, and all of it printable
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(p.name[:5]) for p in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
-    number = max(taken, default=-1) + 1
+    number = max(map(run_number, parent.iterdir()), default=-1) + 1
     while True:
         folder = parent / f"{number:05d}-{name}"
         try:
@@ -29,6 +29,12 @@ def make_run_folder(parent: Path, name: str) -> Path:
             return folder
         except FileExistsError:  # another process took the number
             number += 1
+
+
+def run_number(folder: Path) -> int:
+    """The number that the name of a run begins with, of five digits or more; -1 for no run."""
+    match = re.match(r"(\d{5,18})-", folder.name, re.ASCII)
+    return int(match[1]) if match else -1
 
 
 def write_status(folder: Path, state: str, step: int, reason: str = "") -> None:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gen.config.run import RunConfig
+from gen.config.run import RunConfig, without_slash
 from gen.runs.checkpoint import CheckpointError, check_content, run_checkpoints
+from gen.runs.folder import run_number
 from gen.runs.open import read_file, read_newest
 from gen.system.errors import InputError
 from gen.system.files import read_regular
@@ -18,11 +19,13 @@ FREE_OPTIONS = {"steps", "data_root", "workers", "device", "keep"}
 
 def find_latest_run(outdir: Path, model: str, data: str) -> Path | None:
     """The run of this model and data with the highest number that has a checkpoint."""
-    for folder in sorted(outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{model}-*"), reverse=True):
+    folders = outdir.iterdir() if outdir.is_dir() else ()
+    for folder in sorted(folders, key=run_number, reverse=True):
         try:
             stored = json.loads(read_regular(folder / "config.json"))
-            alike = (stored["model"]["model"], stored["data"]["data"]) == (model, data)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            kind, images = stored["model"]["model"], stored["data"]["data"]
+            alike = run_number(folder) >= 0 and (kind, without_slash(images)) == (model, data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # killed before it began, or no run
         if alike and run_checkpoints(folder):
             return folder

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen.system.errors import InputError
+from gen.system.files import atomic_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +32,8 @@ def save_pretrained(source: Path | str, folder: Path | str, *, ema: bool = True)
     from gen.runs.open import open_run
 
     run = open_run(source, ema=ema, device="cpu")
-    with new_folder(Path(folder)) as target:
+    check_new(Path(folder))
+    with atomic_folder(Path(folder)) as target:
         write(run, target)
 
 
@@ -82,23 +79,6 @@ def check_new(folder: Path) -> None:
     """Raise FileExistsError unless the folder is new or empty."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder}: exists; give a new or empty folder")
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when the block ends well and else is not there."""
-    check_new(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield made
-        umask = os.umask(0)
-        os.umask(umask)
-        made.chmod(0o777 & ~umask)
-        made.rename(folder)  # fails where files have come in between
-    except BaseException:
-        shutil.rmtree(made)
-        raise
 
 
 def write_onnx(run: Run, file: Path) -> str:

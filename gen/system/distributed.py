@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gen.system.errors import GenError
+from gen.system.errors import GenError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +48,27 @@ def world_size() -> int:
 
 def local_rank() -> int:
     """The number of this process on its own machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if world_size() > 1 else 0
+    return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
 
 
 def launch_rank() -> int:
     """The rank that torchrun gave this process, known before it has joined the others."""
-    return int(os.environ.get("RANK", 0)) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 0
+    try:
+        return _number("RANK", 0) if _number("WORLD_SIZE", 1) > 1 else 0
+    except InputError:  # `joined` says so
+        return 0
+
+
+def _number(name: str, default: int | None = None) -> int:
+    """A whole number that torchrun sets in the environment, or the default where it is not set."""
+    text = os.environ.get(name, default)
+    if not re.fullmatch(r"\d{1,9}", str(text), re.ASCII):
+        state = "not set" if text is None else f"{text!r}"
+        raise InputError(
+            f"environment variable {name} is {state}; it must be a whole number. torchrun sets it "
+            "together with the others; unset WORLD_SIZE to run one process"
+        )
+    return int(text)
 
 
 @contextlib.contextmanager
@@ -63,7 +79,7 @@ def joined() -> Iterator[None]:
     in their next exchange and exit with status 1 silently. Where a process was killed, the first to
     notice raises `ProcessLostError`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world_size() > 1:  # alone, or joined already
+    if _number("WORLD_SIZE", 1) <= 1 or world_size() > 1:  # alone, or joined already
         yield
         return
     import torch.distributed as dist
@@ -86,6 +102,13 @@ def joined() -> Iterator[None]:
 
 def _join() -> Any:
     """Form the group; returns the store that outlives the failure of any worker."""
+    number, count = (_number(name) for name in ("RANK", "WORLD_SIZE"))
+    _number("LOCAL_RANK"), _number("MASTER_PORT")
+    if not os.environ.get("MASTER_ADDR") or number >= count:
+        raise InputError(
+            f"environment: RANK is {number} of WORLD_SIZE {count}, MASTER_ADDR is "
+            f"{os.environ.get('MASTER_ADDR')!r}; torchrun sets them together"
+        )
     import torch
     import torch.distributed as dist
 

@@ -1,14 +1,17 @@
-"""Files that are whole or not there, readers that never wait, and a locked directory."""
+"""Files and folders that are whole or not there, readers that never wait, a locked directory."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
+import re
+import secrets
+import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +20,10 @@ from gen.system import distributed
 from gen.system.errors import GenError
 from gen.system.text import printable
 
-_UNFINISHED = ".tmp"  # how the names of temporary files end
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # POSIX; Windows
+_UNFINISHED = ".tmp"  # how the names of temporary files and folders end
+_TEMPORARY = re.compile(r"\.(.*)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | _BINARY  # POSIX
 
 
 class NotRegularError(GenError, OSError):
@@ -72,35 +77,108 @@ def atomic_file(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]
     and whose reader checks them, both fsyncs are left to the caller: a crash of the process still
     leaves the old file or the new one, a crash of the machine perhaps a damaged one.
 
+    A symbolic link stays, and its target is replaced. A pipe or device is written into at the end.
+
     Raises:
         OSError: the directory is missing, read-only or full; the old file is untouched.
     """
     path = Path(path)
     with _named_failure(path):
-        descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
-        temporary = Path(name)
+        if _is_stream(path):
+            buffer = io.BytesIO()
+            yield buffer
+            _write_into(path, buffer.getvalue())
+            return
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if durable:
+            remove_unfinished(target.parent, target.name)
+        temporary, descriptor = _make_temporary(target)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            # mkstemp makes private files; give the permissions that open() would have given.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
+                if os.name == "nt":  # which renames no open file
+                    file.close()
+                temporary.replace(target)  # before its lock goes with the descriptor
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         if durable:
-            _sync_directory(path.parent)
+            _sync_directory(target.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, a device, or the file that stdout or stderr goes to."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(status, os.fstat(descriptor)):
+                return True
+    return not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    if sys.stdout:
+        sys.stdout.flush()  # what was printed before comes before
+    with path.open("ab", buffering=0) as file:
+        while data:
+            data = data[file.write(data) :]
+
+
+def _make_temporary(path: Path, folder: bool = False) -> tuple[Path, int]:
+    """A locked temporary file or folder next to `path`, and the descriptor that holds its lock."""
+    stem = path.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
+    while True:
+        made = path.with_name(f".{stem}.{secrets.token_hex(4)}{_UNFINISHED}")
+        if folder:
+            made.mkdir()
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(made, flags | _BINARY, 0o666)
+        if _lock(descriptor) and made.exists():  # no other process took it for that of a dead one
+            return made, descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends well and else is not there.
+
+    Raises:
+        FileExistsError: the name is taken by a file, or by a folder that is not empty.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder.parent, folder.name)
+    made, descriptor = _make_temporary(folder, folder=True)
+    try:
+        yield made
+        made.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(made)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(errno.EEXIST, "exists; name a new folder", str(folder)) from error
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path | str, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path`, whole or not at all; as `atomic_file`, also in what it raises."""
     with atomic_file(path, durable=durable) as file:
         file.write(data)
+
+
+def write_all(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files of one folder; none takes its name before all are on the disk, the last first."""
+    with contextlib.ExitStack() as stack:
+        for name, data in contents.items():
+            file = stack.enter_context(atomic_file(folder / name))
+            file.write(data)
+            file.flush()
 
 
 def append(path: Path, data: bytes) -> None:
@@ -173,10 +251,45 @@ def _named_failure(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, text, str(path)) from error
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what `write_atomically` left in a directory where a process was killed meanwhile."""
-    for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+def is_unfinished(path: Path) -> bool:
+    """Whether a file or folder has the name of a temporary one."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders that killed processes left in a directory.
+
+    Those in use are locked, and stay. With `name`, only those on the way to this name go.
+    """
+    with contextlib.suppress(OSError):
+        found = [(entry, _TEMPORARY.fullmatch(entry.name)) for entry in os.scandir(folder)]
+        for entry, match in found:
+            if match and name in (None, match[1]):
+                _remove_unlocked(entry)
+
+
+def _remove_unlocked(entry: os.DirEntry[str]) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(entry, os.O_RDONLY | _AT_ONCE | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if _lock(descriptor):
+                path = Path(entry)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file or folder; False where another process holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        pass
+    return True
 
 
 @contextlib.contextmanager
@@ -186,21 +299,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if os.name == "nt":  # which opens no folder
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                error.errno, "another process is training here", str(folder)
-            ) from error
-        except OSError:  # a file system without locks
-            pass
+        if not _lock(descriptor):
+            raise BlockingIOError(errno.EAGAIN, "another process is training here", str(folder))
         yield
     finally:
         os.close(descriptor)

@@ -13,7 +13,9 @@ from types import FrameType
 
 from gen.system import distributed
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: a terminal was closed. SIGUSR1, SIGUSR2: batch systems warn with these before they kill.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_ENDING = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 ECHO = 2.0  # seconds in which several processes may be sent one signal twice
 
 
@@ -25,7 +27,7 @@ class _Last:
 
 @contextlib.contextmanager
 def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Answer the first SIGINT or SIGTERM; a second one kills.
+    """Answer the first signal that asks to end; a second one kills. Ignored ones stay ignored.
 
     Of several processes none takes an echo for a second one: who ends a job often signals torchrun,
     which passes it on, and all processes as well. It may arrive after the block that answered.
@@ -40,11 +42,14 @@ def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]
         _Last.time = now
         again, answered = answered, True
         if again or distributed.world_size() == 1:  # from here on the system ends the process
-            for other in _ENDING:
+            for other in watched:
                 signal.signal(other, signal.SIG_DFL)
         signal.raise_signal(number) if again else answer(number, frame)
 
-    previous = {number: signal.signal(number, handle) for number in _ENDING}
+    # `nohup` ignores SIGHUP; None is a handler that is not Python's.
+    untouched = signal.SIG_IGN, None
+    watched = [n for n in _ENDING if n in _ENDING[:2] or signal.getsignal(n) not in untouched]
+    previous = {number: signal.signal(number, handle) for number in watched}
     try:
         yield
     finally:
@@ -54,7 +59,7 @@ def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, to be looked at between steps; a second one kills."""
+    """Collect signals that ask to end, to be looked at between steps; a second one kills."""
     caught: list[int] = []
     with _answered(lambda number, frame: caught.append(number)):
         yield caught
@@ -62,12 +67,13 @@ def caught_signals() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt(number); a second one kills."""
+    """Let signals that ask to end raise KeyboardInterrupt(number); a second one kills."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
             # Libraries catch everything around some of their imports, and continue half-imported.
-            os.write(2, b"Interrupted.\n")
+            with contextlib.suppress(OSError):
+                os.write(2, b"Interrupted.\n")
             os._exit(128 + number)
         raise KeyboardInterrupt(number)
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import train
 from gen.runs.checkpoint import run_checkpoints
@@ -56,10 +57,24 @@ def test_auto_begins_goes_on_and_ends(photos, made, tmp_path):
     assert run_checkpoints(tmp_path / "00000-vae-photos")[-1].name == "step-00000004.pt"
     assert run(*command, "--steps", 4).exit_code == 0  # it is finished: nothing more to do
     assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "00000-vae-photos").rename(tmp_path / "123456-vae-photos")
+    result = run(*command, "--steps", 5)  # numbers of six digits come after those of five
+    assert result.exit_code == 0 and "123456-vae-photos, from step 4" in result.output
+    (tmp_path / "123456-vae-photos").rename(tmp_path / "00000-vae-photos")
     other = photos.with_name("others.npy")
     shutil.copy(photos, other)
     assert run("vae", "--data", other, *again, "--steps", 1).exit_code == 0
     assert sorted(p.name for p in tmp_path.iterdir())[-1] == "00002-vae-others"
+
+
+def test_a_folder_is_the_same_with_and_without_a_slash(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for n in range(8):
+        Image.new("RGB", (16, 16), (30 * n, 0, 9)).save(tmp_path / "photos" / f"{n}.png")
+    command = ["vae", *SMALL, *RHYTHM, "--outdir", tmp_path / "runs", "--resume", "auto"]
+    assert run(*command, "--data", f"{tmp_path}/photos", "--steps", 3).exit_code == 0
+    result = run(*command, "--data", f"{tmp_path}/photos/", "--steps", 4)
+    assert result.exit_code == 0 and "from step 3" in result.output, result.output
 
 
 def test_steps_is_the_total_and_the_configuration_is_the_runs_own(folder, photos, tmp_path):

@@ -32,7 +32,8 @@ from gen.runs.open import find_checkpoint, load, open_run
 from gen.runs.pretrained import digest
 from gen.sampling.seeds import draw_latents, sample_images
 from gen.share.card import command_line
-from gen.share.export import from_pretrained, new_folder, save_pretrained
+from gen.share.export import from_pretrained, save_pretrained
+from gen.system.files import atomic_folder
 from gen.training.loop import Trainer
 from tests.conftest import small_config
 
@@ -303,7 +304,10 @@ def test_an_empty_folder_is_filled(trained, tmp_path):
 
 
 def test_files_that_come_in_between_stay(trained, tmp_path):
-    with pytest.raises(OSError), new_folder(tmp_path / "new") as made:
+    with (
+        pytest.raises(FileExistsError, match="new folder"),
+        atomic_folder(tmp_path / "new") as made,
+    ):
         (made / "ours").write_text("ours")
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "theirs").write_text("theirs")

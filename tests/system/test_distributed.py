@@ -20,6 +20,7 @@ from torch.distributed import TCPStore
 from gen.runs.data import check_batch_size
 from gen.runs.open import load_checkpoint
 from gen.system import distributed
+from gen.system.errors import InputError
 from gen.training.loop import Trainer
 from tests.conftest import PATIENCE, small_config, wait_until
 from tests.equality import run_differences
@@ -359,3 +360,22 @@ def test_arguments_that_err_are_named_once(start, arguments):
     codes, said = finish(start(2, "train.py", *arguments))
     assert codes == [2, 2], said
     assert "".join(said).count("Error") == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0", "MASTER_PORT": "1"}, "RANK is 2 of"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "http"}, "'http'"),
+    ],
+)
+def test_half_an_environment_is_named(values, named, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=named), distributed.joined():
+        pass

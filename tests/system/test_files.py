@@ -16,6 +16,8 @@ from gen.system import distributed, signals
 from gen.system.files import (
     NotRegularError,
     append,
+    atomic_file,
+    atomic_folder,
     lock_folder,
     open_regular,
     read_rows,
@@ -23,10 +25,14 @@ from gen.system.files import (
     write_atomically,
 )
 from gen.system.signals import caught_signals, interruptible, uninterrupted
-from tests.conftest import PATIENCE, file_size_limit
+from tests.conftest import PATIENCE, file_size_limit, link, make_pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+ENDING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 def names_in(folder):
@@ -93,6 +99,74 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     assert names_in(tmp_path) == [".hidden"]
 
 
+LEAVING = """
+import os, signal, sys
+from pathlib import Path
+from gen.system.files import atomic_file, atomic_folder
+made = Path(sys.argv[1])
+with atomic_folder(made) if sys.argv[2] == "folder" else atomic_file(made) as inside:
+    (inside / "weights").write_text("half") if sys.argv[2] == "folder" else inside.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this system has no SIGKILL")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_the_next_command_removes_what_a_killed_one_left_and_nothing_in_use(kind, tmp_path):
+    """Also of names with characters that patterns take for their own."""
+    path, others = tmp_path / "a[1]*", [tmp_path / ".notes.tmp", tmp_path / ".a.backup00.tmp"]
+    for other in others:
+        other.write_text("the user's own")
+    subprocess.run([sys.executable, "-c", LEAVING, str(path), kind], cwd=ROOT, check=False)
+    assert len(names_in(tmp_path)) == 3
+    with atomic_folder(path) if kind == "folder" else atomic_file(path):
+        new = [name for name in names_in(tmp_path) if name.startswith(".a[1]*.")]
+        assert len(new) == 1  # that of the dead process is gone
+        remove_unfinished(tmp_path, path.name)
+        assert set(new) < set(names_in(tmp_path))
+    assert names_in(tmp_path) == [".a.backup00.tmp", ".notes.tmp", "a[1]*"]
+
+
+def test_temporary_names_are_bounded_and_permissions_are_those_of_open(tmp_path):
+    """The mask of permissions belongs to all threads, so it is never set to be read."""
+    name, before = "ü" * 120 + ".json", os.umask(0o027)  # 245 bytes
+    try:
+        write_atomically(tmp_path / name, b"x")
+        with atomic_folder(tmp_path / "folder") as made:
+            (made / "x").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / name).read_bytes() == b"x"
+    if os.name != "nt":
+        modes = [(tmp_path / n).stat().st_mode & 0o777 for n in (name, "folder")]
+        assert modes == [0o640, 0o750]
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("whole", "dangling"):
+        link(tmp_path / name, tmp_path / "there" / name)
+    (tmp_path / "there" / "whole").write_bytes(b"old")
+    for name in ("whole", "dangling"):
+        write_atomically(tmp_path / name, b"new")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "there" / name).read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no devices in folders")
+def test_a_device_or_pipe_is_written_into(tmp_path):
+    link(tmp_path / "null", Path(os.devnull))
+    write_atomically(tmp_path / "null", b"x" * 100_000)
+    assert (tmp_path / "null").is_symlink() and Path(os.devnull).is_char_device()
+    make_pipe(tmp_path / "pipe")
+    taken = []
+    reader = threading.Thread(target=lambda: taken.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    write_atomically(tmp_path / "pipe", b"x" * 100_000)  # more than a pipe holds at once
+    reader.join(PATIENCE)
+    assert taken == [b"x" * 100_000] and (tmp_path / "pipe").is_fifo()
+
+
 def test_rows_add_up_and_a_torn_one_is_none(tmp_path):
     for step in range(3):
         append(tmp_path / "rows", json.dumps({"step": step}).encode() + b"\n")
@@ -119,12 +193,12 @@ def test_a_directory_is_held_by_one_and_let_go_of_by_the_dead(tmp_path):
         assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_signals_are_noted_raised_or_put_off(number):
     with caught_signals() as caught:
         signal.raise_signal(number)
         assert caught == [number]
-        assert {signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
+        assert {signal.getsignal(n) for n in ENDING} == {signal.SIG_DFL}
     done = []
     with pytest.raises(KeyboardInterrupt) as error, interruptible():
         with uninterrupted():
@@ -133,6 +207,18 @@ def test_signals_are_noted_raised_or_put_off(number):
         done.append("not this")
     assert error.value.args == (number,) and done == ["all of it"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with caught_signals() as caught:
+            signal.raise_signal(signal.SIGHUP)
+            assert not caught
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_echo_that_comes_late_interrupts_none_of_several_processes(monkeypatch):
@@ -214,13 +300,13 @@ def test_an_analysis_that_is_interrupted_leaves_no_report(finished, tmp_path):
 def test_what_is_no_file_is_neither_waited_for_nor_changed(call, kind, tmp_path):
     path = tmp_path / "file"
     if kind == "pipe":
-        os.mkfifo(path)
+        make_pipe(path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "folder":
         path.mkdir()
     else:
-        os.mkfifo(tmp_path / "pipe")
+        make_pipe(tmp_path / "pipe")
         path.symlink_to(tmp_path / "pipe")
     with pytest.raises(NotRegularError) as error:
         call(path)

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -201,29 +202,24 @@ def test_a_run_keeps_as_many_snapshots_as_it_is_told(small_dataset, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent SIGTERM at once")
-def test_a_signal_saves_and_exits(tmp_path):
-    """SIGTERM; tests/system/test_distributed.py sends SIGINT."""
-    command = [
-        sys.executable,
-        "train.py",
-        "dcgan",
-        "--size",
-        "16",
-        "--width",
-        "4",
-        "--device",
-        "cpu",
-    ]
+@pytest.mark.parametrize(
+    "name",
+    ["SIGTERM", "SIGHUP", *(pytest.param(f"SIGUSR{n}", marks=pytest.mark.slow) for n in (1, 2))],
+)
+def test_a_signal_saves_and_exits(name, tmp_path):
+    """tests/system/test_distributed.py sends SIGINT."""
+    small = ["--size", "16", "--width", "4", "--device", "cpu"]
+    command = [sys.executable, "train.py", "dcgan", *small]
     command += ["--steps", "1000000", "--log-every", "5", "--outdir", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "00000-dcgan-shapes" / "metrics.jsonl"
     try:
         wait_until(lambda: metrics.exists() and '"step": 5' in metrics.read_text(), process)
-        process.terminate()
+        process.send_signal(signal.Signals[name])
         _, said = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    assert process.returncode == 143, said
+    assert process.returncode == 128 + signal.Signals[name], said
     step = load_checkpoint(tmp_path / "00000-dcgan-shapes")["step"]
     assert step > 0
     assert f"saved at step {step}" in said

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
 from gen.system.errors import InputError
-from gen.system.files import read_regular, remove_unfinished, write_atomically
+from gen.system.files import is_unfinished, read_regular, write_all
 from gen.system.signals import uninterrupted
 from gen.system.text import printable
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gen.analysis.measure.result import MeasuredLine, Measurement, PeriodDifference
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
-UNFINISHED = "<p>This report was never finished. Run its command again.</p>"
 THUMBNAIL_SIDE = 256
 _OURS = re.compile(
     r"((levels|history|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
@@ -70,8 +69,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder}: is a file; a report is a folder")
     index = folder / "index.html"
     earlier = index.is_file() and MARK.encode() in read_regular(index)
-    begun = (path.name.startswith(f".{index.name}.") for path in folder.iterdir())
-    if not all(begun) and not earlier:
+    if not earlier and not all(map(is_unfinished, folder.iterdir())):
         raise InputError(f"{folder}: holds other files; give a new or empty folder")
 
 
@@ -100,18 +98,16 @@ def write_report(
     pictures, samples = draw_pictures(measurement), draw_thumbnails(thumbnails)
     plain = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
     page = render(measurement, pictures, samples, title, command, more)
-    with uninterrupted():  # a report is there as a whole or not at all
+    shown = (*pictures, *samples, *(p for section in more for p in section.pictures))
+    files = {picture.name: picture.png for picture in shown}
+    # The page takes its name first: it holds its pictures, so it is whole whatever comes next.
+    files |= {"measurement.json": f"{plain}\n".encode(), "index.html": page.encode()}
+    with uninterrupted():  # an earlier report stays until this one is on the disk
         folder.mkdir(parents=True, exist_ok=True)
-        # Of a process that is killed here, the page says so, and marks the folder as ours.
-        write_atomically(folder / "index.html", f"{MARK}\n{UNFINISHED}\n".encode())
-        remove_unfinished(folder)
+        write_all(folder, files)
         for old in folder.iterdir():
-            if _OURS.fullmatch(old.name):
+            if _OURS.fullmatch(old.name) and old.name not in files:
                 old.unlink()
-        for picture in (*pictures, *samples, *(p for section in more for p in section.pictures)):
-            write_atomically(folder / picture.name, picture.png)
-        write_atomically(folder / "measurement.json", f"{plain}\n".encode())
-        write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"
 
 

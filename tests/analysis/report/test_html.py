@@ -25,6 +25,7 @@ from gen.analysis.report.html import (
     write_report,
 )
 from gen.analysis.report.page import CAPTIONS, GLOSSARY
+from tests.conftest import file_size_limit
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -202,20 +203,31 @@ write_report(measurement, Path(sys.argv[2]))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-@pytest.mark.parametrize("renamed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
-def test_a_report_that_was_killed_is_written_anew(tmp_path, compared, renamed):
+@pytest.mark.parametrize("renamed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_report_that_was_killed_is_whole_and_written_anew(tmp_path, compared, renamed, earlier):
     """Killed before the first, second or fifth file has its name."""
     (tmp_path / "numbers").write_bytes(pickle.dumps(compared))
+    page = tmp_path / "report" / "index.html"
+    if earlier:
+        write_report(measure(np.full((9, 1, 32, 32), 7, np.uint8)), tmp_path / "report")
+    before = page.read_bytes() if earlier else None
     arguments = (tmp_path / "numbers", tmp_path / "report", renamed + 1)
     result = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
     assert result.returncode == -signal.SIGKILL
-    names = [path.name for path in (tmp_path / "report").iterdir()]
-    assert len(names) == renamed + 1 and sum(name.endswith(".tmp") for name in names) == 1
-    if renamed:
-        assert "never finished" in (tmp_path / "report" / "index.html").read_text()
-    page = write_report(compared, tmp_path / "report")
-    assert "never finished" not in page.read_text()
+    assert len(list(page.parent.glob(".*.tmp"))) >= 2  # all were on the disk before any name
+    left = page.read_bytes() if page.exists() else None
+    write_report(compared, tmp_path / "report")
+    assert left == (page.read_bytes() if renamed else before)
     assert not list(page.parent.glob(".*"))
+
+
+def test_an_earlier_report_survives_a_full_disk(tmp_path, compared):
+    page = write_report(measure(np.full((9, 1, 32, 32), 7, np.uint8)), tmp_path / "report")
+    before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    with file_size_limit(20_000), pytest.raises(OSError, match="what was saved before is intact"):
+        write_report(compared, tmp_path / "report")
+    assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
 
 
 def test_a_new_report_takes_the_old_pictures_along(tmp_path, compared):
