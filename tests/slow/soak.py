@@ -2,8 +2,9 @@
 
     python tests/slow/soak.py --minutes 60
 
-Each round starts train.py with `--resume auto` and ends it by SIGKILL, SIGTERM or SIGINT at a
-random moment: on starting, between steps, while it saves. After each round every checkpoint must
+Each round starts train.py with `--resume auto` and ends it by a signal at a random moment (on
+starting, between steps, while it saves), or lets its files grow to a random size only, as on a full
+disk. After each round every checkpoint must
 be whole, those that an unbroken run of the same seed has as well must equal its own bit by bit, and
 so must the rows of metrics.jsonl. In between samples are drawn and measured by processes that are
 killed and started again. A run that came to its end must equal the unbroken one in every file.
@@ -35,7 +36,8 @@ from tests.equality import content_differences, rows, run_differences
 
 SMALL = ["--size", "16", "--width", "4", "--batch-size", "8", "--device", "cpu", "--flip"]
 SMALL += ["--snapshot-every", "60", "--log-every", "7"]
-SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
+SIGNALS += [signal.SIGKILL, signal.SIGUSR2]
 
 
 class Lost(Exception):
@@ -70,10 +72,15 @@ class Soak:
     def broken(self, command: list[str], longest: float, ready: str = "") -> int:
         """Run a command and end it at a random moment; returns its exit code.
 
-        Three times in four the clock starts when `ready` stands on its stderr.
+        Three times in four the clock starts when `ready` is on its stderr; once in six, the disk is
+        full.
         """
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen([*command, "--debug"], cwd=ROOT, text=True, **pipes)
+        full = self.random.random() < 1 / 6
+        if full:  # also while files of TensorBoard, rows, checkpoints and samples grow
+            size = self.random.choice([1, 20, 60, 200])  # KiB
+            command = ["bash", "-c", f'ulimit -f {size}; exec "$@"', "-", *command]
+        process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
         said = ""
         if ready and self.random.random() < 0.75:
             for line in process.stderr:
@@ -89,8 +96,12 @@ class Soak:
                 process.send_signal(number)
             said += process.communicate()[1]
             self.counts[number.name] += 1
-        good = {0, 130, 143, *(-number for number in SIGNALS)}
-        require(process.returncode in good, f"{command[1]} exited {process.returncode}: {said}")
+        good = {0, *(-number for number in SIGNALS), *(128 + number for number in SIGNALS)}
+        if full and process.returncode == 1:
+            self.counts["disk full"] += 1
+            require("File too large" in said, said)
+            return 1
+        require(process.returncode in good, f"{command} exited {process.returncode}: {said}")
         require("Traceback" not in said or process.returncode < 0, said)
         return process.returncode
 
