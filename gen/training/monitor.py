@@ -15,6 +15,7 @@ from gen.analysis.layers.phases import (
     local_moment,
     weighted_imbalance,
 )
+from gen.analysis.measure.conclude import conclude
 from gen.analysis.measure.meter import Meter
 from gen.images import to_uint8
 from gen.models.decoder import Decoder
@@ -88,7 +89,7 @@ class GridMonitor:
     def metrics(self) -> dict[str, float]:
         """The numbers of all images so far."""
         values = {}
-        for number, period in self.meter.compute().periods.items():
+        for number, period in conclude(self.meter.state).periods.items():  # rank 0 draws all
             if period.undefined:
                 continue
             name = f"checkerboard/period{number}"

@@ -51,6 +51,7 @@ class Meter:
         if value_range is not None and not value_range[0] < value_range[1]:
             raise MeasurementError(f"value_range is {value_range}; it must be (black, white)")
         self.state = sums.State(_checked_periods(periods), value_range, floor, pictures)
+        self._merged = False
 
     @property
     def images(self) -> int:
@@ -76,14 +77,19 @@ class Meter:
             if mine != theirs and not (name == "shape" and None in (mine, theirs)):
                 raise MeasurementError(f"meters differ in {name}: {mine} and {theirs}")
         self.state = sums.merge(self.state, other.state)
+        self._merged = True
 
     def compute(self, reference: Meter | None = None) -> Measurement:
         """Conclude from everything seen so far, compared with a reference meter where given.
+
+        Of several processes (torch.distributed) it warns where no other meter was merged.
 
         Raises:
             MeasurementError: Without any image, or for a reference of another shape.
         """
         self._need_images()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._say_alone(torch.distributed.get_rank(), torch.distributed.get_world_size())
         if reference is None:
             return conclude(self.state)
         mine, theirs = ((s.shape, s.periods, s.floor) for s in (self.state, reference.state))
@@ -98,6 +104,14 @@ class Meter:
         """Complex amplitudes and gains of all lines with covariances, by period; luma first."""
         self._need_images()
         return solve(sums.flush(self.state))
+
+    def _say_alone(self, rank: int, world: int) -> None:
+        if world > 1 and not self._merged:
+            warnings.warn(
+                f"this measures the {self.images} images of process {rank} of {world} alone: merge "
+                "the meters of all, or use gen.metrics.CheckerboardLevel, which does",
+                stacklevel=3,
+            )
 
     def _need_images(self) -> None:
         if self.state.shape is None:
@@ -151,6 +165,7 @@ def measure(
     for each in (images, reference):
         if each is not None:
             meters.append(Meter(periods, value_range, pictures))
+            meters[-1]._merged = True  # the caller gave the whole set
             for batch in [each] if isinstance(each, (Tensor, np.ndarray)) else each:
                 meters[-1].update(batch)
     return meters[0].compute(*meters[1:])
