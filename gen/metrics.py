@@ -35,8 +35,8 @@ class CheckerboardLevel(Metric):
       strong as the images' contrast, or none, would be found
     - `period2_detected`: 1 or 0
 
-    A call of `update` takes 0.04 s of one core for 64 images of 32×32 and 0.07 s for 64×64, `compute`
-    as much. The state holds 0.3 to 1.3 MB, and 8 bytes of each image.
+    A call of `update` takes 0.04 s of one core for 64 images of 32×32 and 0.07 s for 64×64, and
+    `compute` as much. The state holds 0.3 to 1.3 MB, and 8 bytes of each image.
 
     Args:
         periods: Periods in pixels, integers ≥ 2.

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gen.commands.options import COLOR, LEVEL, SIZE, Command, Parsed, grouped, parse_periods
-from gen.commands.output import check_file, say, write_json
+from gen.commands.output import check_file, own_command, say, write_json
 from gen.system import distributed
 
 
@@ -52,7 +52,9 @@ def measure_images(
 ) -> None:
     """Measure, print, write, judge."""
     check_arguments(tile, gap, json_file, report)
-    from gen.analysis.report.html import lines_table, write_report
+    from gen.analysis.report.html import write_report
+    from gen.analysis.report.summary import next_steps
+    from gen.analysis.report.tables import lines_table
     from gen.commands.measuring import measure_path, periods_above
     from gen.data.stream import Selection, Sheet
 
@@ -73,9 +75,9 @@ def measure_images(
     if json_file and first:
         write_json(measurement.to_dict(), json_file)
     if report and first:
-        command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         title = f"Checkerboards in {path.resolve().name}"
-        page = write_report(measurement, report, samples, title, command)
+        steps = next_steps(measurement, shlex.quote(str(path)))
+        page = write_report(measurement, report, samples, title, own_command(), steps=steps)
         say(f"Report: {page}")
     if fail_above is not None and (above := periods_above(measurement, fail_above)):
         say(f"Above {fail_above:g} dBc: {', '.join(above)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 
 from gen.commands.images import check_arguments
 from gen.commands.options import Command, GroupedOption, Parsed
-from gen.commands.output import say, write_json
+from gen.commands.output import own_command, say, write_json
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
@@ -90,6 +89,8 @@ def explain_model(
     if report:
         from gen.analysis.report.history import draw_history
         from gen.analysis.report.html import Picture, Section, write_report
+        from gen.analysis.report.layers import GLOSSARY, layers_table, shares_table
+        from gen.analysis.report.summary import model_steps
 
         pictures = []
         if history:
@@ -99,13 +100,16 @@ def explain_model(
                 "detected; dashed: detection limit; dotted: imbalance of the last enlarging layer."
             )
             pictures.append(Picture("history.png", draw_history(history), alt, caption))
-        command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-        section = Section("Which layer makes it", [*words, *since], layers, pictures)
+        tables = [layers_table(traced), shares_table(blamed)]
+        section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
+        given = {"--factory": factory, "--script": script}
+        named = [source, *(part for flag, v in given.items() if v for part in (flag, v))]
+        network = shlex.join(filter(None, named))
         low, high = value_range
         thumbnails = ((images[:24] - low) * (255 / (high - low))).round().clamp(0, 255)
         write_report(
             measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
-            command, (section,),
+            own_command(), (section,), model_steps(measurement, words, network),
         )  # fmt: skip
         say(f"Report: {report / 'index.html'}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,13 @@ def say(text: object, err: bool = True) -> None:
     """Print to stderr, or stdout, what a terminal only shows; of several processes rank 0 does."""
     if distributed.rank() == 0:
         click.echo(printable(text, keep="\n"), err=err)
+
+
+def own_command() -> str:
+    """The command that was called, as it can be typed again."""
+    script = Path(sys.argv[0]).name
+    start = ["python", script] if script in ("train.py", "sample.py", "analyze.py") else ["gen"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def check_file(

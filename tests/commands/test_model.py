@@ -79,8 +79,9 @@ def test_model_of_a_run_says_since_when(finished_run, tmp_path):
     assert json.loads(result.stdout)["schema"] == 1
     assert "Period 2: " in result.stderr
     assert describe_onset(read_history(folder))[0] in result.stderr
-    with Image.open(tmp_path / "r" / "history.png") as picture:
-        assert picture.size[0] > 500
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert page.count('alt="Level per period over training steps"') == 1
+    assert page.count('<td data-label="layer">') >= 2 and f"gen repair {folder} -o" in page
 
 
 def test_since_when():

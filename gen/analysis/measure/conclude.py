@@ -86,6 +86,7 @@ def _concluded(state: State) -> tuple[Measurement, list[Findings]]:
         without_signal=state.flat,
         duplicates=state.summed - state.distinct,
         blocks=state.plan.blocks if state.by_block is not None else None,
+        contrast=None if why else _contrast(state),
         pictures=state.pictures,
     )
     return measurement, found
@@ -267,6 +268,12 @@ def _excess(f: Findings) -> list[list[list[float]]]:
     half = Z_95 * np.sqrt(np.maximum(e.variance, e.spread))
     db = [np.clip(v * DB_PER_NEPER, -300, 300) for v in (e.value, e.value - half, e.value + half)]
     return np.stack([*db, f.raw["excess"]], -1).tolist()
+
+
+def _contrast(state: State) -> float:
+    """RMS deviation from an image's mean in gray levels, over channels."""
+    variance = state.clusters.pixels[2] / state.clusters.clusters
+    return math.sqrt(float(variance[0] if len(variance) == 1 else variance[1:].mean()))
 
 
 def _rounding_floor(state: State) -> float | None:

@@ -12,13 +12,15 @@ import dataclasses
 import math
 import reprlib
 from dataclasses import dataclass, field
-from types import UnionType
+from importlib import import_module
+from types import ModuleType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import MeasurementError
 from .statistics import SIGNIFICANT
 
 SCHEMA = 2
+LOW_CONTRAST = 8.0  # gray levels; photographs have 30 to 70
 Covariance = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -177,6 +179,8 @@ class Measurement:
     `lines` holds luma, `channel_lines` the same lines of each channel (empty when there is only
     one). `noise_floor` is the level in dBc that 8-bit rounding alone leaves in one line, `None` for
     floats. `blocks` counts the blocks of an image where these, not images, are the clusters.
+    `contrast` is the RMS deviation of pixels from their image's mean in gray levels, over channels:
+    0 dBc. It is None where nothing was measured.
     """
 
     images: int
@@ -189,6 +193,7 @@ class Measurement:
     without_signal: int = 0
     duplicates: int = 0
     blocks: int | None = None
+    contrast: float | None = None
     reference: Measurement | None = None
     difference: Difference | None = None
     schema: int = SCHEMA
@@ -202,6 +207,24 @@ class Measurement:
     def below(self, dbc: float) -> bool:
         """Whether every period is proven to be below `dbc`; False where one is undefined."""
         return all(period.below(dbc) for period in self.periods.values())
+
+    @property
+    def low_contrast(self) -> bool:
+        """Whether the images vary so little that levels relative to it mislead."""
+        return self.contrast is not None and self.contrast < LOW_CONTRAST
+
+    def plot(self) -> Any:
+        """A matplotlib Figure: levels, the strongest pattern, and the spectrum where kept."""
+        return _report().plot(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _report().to_html(self)
+
+    def __repr__(self) -> str:
+        periods = "; ".join(f"period {n}: {_short(p)}" for n, p in self.periods.items())
+        size = "×".join(map(str, self.size))
+        return f"<Measurement of {self.images} images of {size}; {periods}>"
 
     def verdict(self, period: int) -> str:
         """Say in one plain sentence what was found at `period`."""
@@ -237,12 +260,27 @@ class Measurement:
             rows.append("From version 0.1 (schema 1): levels and limits are of the first method")
         if self.noise_floor is not None:
             rows.append(f"8-bit rounding alone leaves {self.noise_floor:.1f} dBc in one line")
+        if self.low_contrast:
+            rows.append(f"Hardly any contrast ({self.contrast:.1f} gray levels): levels read high")
         rows.append(
             f"{'period':>6} {'level dBc':>10} {'95 %':>16} {'limit':>8} {'best':>8}"
             f" {'excess dB':>9} {'trace':>7} {'p':>9}  verdict"
         )
         rows += [_row(number, period) for number, period in self.periods.items()]
         return "\n".join([*rows, *map(self.verdict, self.periods)])
+
+
+def _report() -> ModuleType:
+    """What draws measurements: the one part that needs matplotlib, found when it is first used."""
+    return import_module("..report.notebook", __package__)
+
+
+def _short(period: Period) -> str:
+    if period.undefined:
+        return "undefined"
+    if period.detected:
+        return f"{_db(period.level_dbc)} dBc, detected"
+    return f"not detected, limit {_db(period.detection_limit_dbc)} dBc"
 
 
 def _row(number: int, period: Period) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 BLUE, VERMILION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
 PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
+KEY = {"color": INK, "ms": 9, "mew": 1.6}  # signs of the key
+DPI = 200
 STYLE = {
     "font.size": 10.5,
     "font.family": "DejaVu Sans",
@@ -46,16 +48,27 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def draw_levels(measurement: Measurement) -> bytes:
+def defined_periods(measurement: Measurement) -> list[int]:
+    """Periods that were measured."""
+    return [n for n, period in measurement.periods.items() if not period.undefined]
+
+
+def draw_levels(measurement: Measurement, dpi: int = DPI) -> bytes:
     """Level of each period in dBc with its 95 % interval and detection limit; reference in gray."""
-    defined = [n for n, period in measurement.periods.items() if not period.undefined]
-    figure, axes = _figure(4.6, 0.9 + 0.55 * len(defined))
+    figure, axes = _figure(4.6, 1.25 + 0.55 * len(defined_periods(measurement)))
+    plot_levels(axes, measurement)
+    return _png(figure, dpi)
+
+
+def plot_levels(axes: Axes, measurement: Measurement) -> None:
+    """`draw_levels` on axes that exist."""
+    defined = defined_periods(measurement)
     sets = [(measurement, 0.0, None)]
     if measurement.reference:
         sets = [(measurement, 0.16, None), (measurement.reference, -0.16, GRAY)]
@@ -79,7 +92,7 @@ def draw_levels(measurement: Measurement) -> bytes:
             if level is not None:
                 axes.plot(level, y, "o", color=own, ms=7)
             if limit is not None:
-                axes.plot([limit, limit], [y - 0.14, y + 0.14], color=own, lw=1.2)
+                axes.plot([limit, limit], [y - 0.2, y + 0.2], color=own, lw=1.6)
     if lows:
         axes.set_xlim(math.floor(min(lows) / 5) * 5 - 5, math.ceil(max(highs) / 5) * 5 + 5)
     axes.set_ylim(-0.6, len(defined) - 0.4)
@@ -87,7 +100,17 @@ def draw_levels(measurement: Measurement) -> bytes:
     axes.set_xlabel("level (dBc)")
     axes.grid(axis="x", color="#E8EAED")
     axes.tick_params(axis="y", length=0, pad=9)
-    return _png(figure)
+    signs = [
+        axes.plot([], [], **KEY | {"marker": marker, "lw": width, "label": label})[0]
+        for marker, width, label in (
+            ("o", 0, "level"),
+            ("", 2.4, "95 %"),
+            ("|", 0, "limit: found 9 in 10 times"),
+        )
+    ]
+    axes.legend(
+        handles=signs, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1.4
+    )
 
 
 def spectrum_range(measurement: Measurement) -> tuple[float, float]:
@@ -105,6 +128,12 @@ def _spectrum_db(measurement: Measurement) -> Values:
 def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> bytes:
     """Mean power spectrum of luma in dB over (fx, fy) in cycles per pixel, the lattice circled."""
     figure, axes = _figure(4.6, 3.9)
+    plot_spectrum(axes, measurement, limits)
+    return _png(figure)
+
+
+def plot_spectrum(axes: Axes, measurement: Measurement, limits: tuple[float, float]) -> None:
+    """`draw_spectrum` on axes that exist."""
     # Period continuation puts ±1/2 on both borders, so lines on the border are drawn whole.
     decibels = _spectrum_db(measurement)
     height, width = decibels.shape
@@ -117,7 +146,7 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
         decibels, cmap="viridis", vmin=limits[0], vmax=limits[1], extent=extent,
         interpolation="nearest", aspect="equal",
     )  # fmt: skip
-    defined = [n for n, period in measurement.periods.items() if not period.undefined]
+    defined = defined_periods(measurement)
     for number, color in zip(defined, PERIOD_COLORS * len(defined), strict=False):
         places = {
             (sx * b / number, sy * a / number)
@@ -140,10 +169,9 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
         axes.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=len(defined), handletextpad=0.2
         )
-    bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
     bar.set_label("mean power (dB re 1 gray level²)")
     bar.outline.set_visible(False)
-    return _png(figure)
 
 
 def _copies(a: int, b: int, period: int) -> list[tuple[int, int]]:
@@ -179,13 +207,19 @@ def amplification(pattern: Values) -> int:
     return 2 ** max(0, math.floor(math.log2(100 / peak))) if peak > 1e-6 else 1
 
 
-def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
+def draw_pattern(measurement: Measurement, period: int, dpi: int = DPI) -> tuple[bytes, int]:
     """The fixed grid of a period on mid-gray, amplified, two periods each way; and the factor."""
+    figure, axes = _figure(4.6, 3.6)
+    factor = plot_pattern(axes, measurement, period)
+    return _png(figure, dpi), factor
+
+
+def plot_pattern(axes: Axes, measurement: Measurement, period: int) -> int:
+    """`draw_pattern` on axes that exist."""
     pattern = period_pattern(measurement, period)[:3]
     pattern = pattern if len(pattern) == 3 else pattern[:1]
     factor = amplification(pattern)
     shown = np.clip(127.5 + factor * np.tile(pattern, (1, 2, 2)), 0, 255) / 255
-    figure, axes = _figure(4.6, 3.6)
     pixels = shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0]
     extent = (0, 2 * period, 2 * period, 0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
@@ -198,7 +232,7 @@ def draw_pattern(measurement: Measurement, period: int) -> tuple[bytes, int]:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("pixels")
     axes.set_ylabel("pixels")
-    return _png(figure), factor
+    return factor
 
 
 def draw_radial(measurement: Measurement) -> bytes:

@@ -1,28 +1,42 @@
 """Numbers → one static HTML page that a person reads in a minute: verdict first, then the evidence.
 
-The page holds its style and pictures itself: no script, no network. The same pictures lie
-next to it as PNG files, and the numbers as measurement.json.
+The page holds its style and pictures itself: no script, no network. The numbers lie next to it as
+measurement.json.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gen.analysis.report.page import ABOUT, CAPTIONS, GLOSSARY, HEADS, STYLE, TABLE_NOTE
+from gen.analysis.report.page import (
+    ABOUT,
+    CAPTIONS,
+    GLOSSARY,
+    HEADS,
+    LOW_CONTRAST,
+    STYLE,
+    TABLE_NOTE,
+)
+from gen.analysis.report.summary import Step, headline, next_steps
+from gen.analysis.report.tables import (
+    LINE_HEADINGS,
+    Table,
+    escape,
+    line_cells,
+    periods_table,
+    typeset,
+)
 from gen.system.errors import InputError
 from gen.system.files import is_unfinished, read_regular, write_all
 from gen.system.signals import uninterrupted
-from gen.system.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,14 +45,9 @@ if TYPE_CHECKING:
 
 MARK = '<meta name="generator" content="gen checkerboard report">'
 THUMBNAIL_SIDE = 256
-_OURS = re.compile(
+_OLD_PICTURES = re.compile(  # reports of version 0.1 held each picture twice
     r"((levels|history|spectrum(-(reference|radial))?)|(replica|pattern|place|image)-\d+)\.png"
 )
-HEADINGS = (
-    "channel", "(fy, fx)", "period",
-    "replica dB", "95 %", "p", "line gray", "95 %", "p",
-    "excess dB", "95 %", "p", "trace", "p",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """What a command adds to the page: sentences, then text tables as they are, then pictures."""
+    """What a command adds to the page: sentences, then tables, then pictures; and its terms."""
 
     heading: str
     sentences: Sequence[str]
-    tables: str = ""
+    tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    glossary: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_folder(folder: Path) -> None:
@@ -80,16 +90,18 @@ def write_report(
     title: str = "Checkerboards",
     command: str = "",
     more: Sequence[Section] = (),
+    steps: Sequence[Step] | None = None,
 ) -> Path:
-    """Write index.html, its pictures as PNG files, and measurement.json; returns the page's path.
+    """Write index.html, which holds its pictures, and measurement.json; returns the page's path.
 
     Args:
         measurement: Spectra are left out where it has no `pictures` (from JSON).
-        folder: New, empty, or with an earlier report, whose pictures are replaced.
+        folder: New, empty, or with an earlier report, which is replaced.
         thumbnails: Sample images, uint8 (n, C, H, W); shown at whole multiples of their pixels.
         title: Heading of the page.
         command: What made the report, printed under the heading.
         more: Sections to put after the verdict.
+        steps: What to do, with commands; by default what the measurement alone suggests.
 
     Raises:
         ValueError: The folder holds files of others.
@@ -97,16 +109,15 @@ def write_report(
     check_folder(folder)
     pictures, samples = draw_pictures(measurement), draw_thumbnails(thumbnails)
     plain = json.dumps(measurement.to_dict(), indent=2, allow_nan=False)
-    page = render(measurement, pictures, samples, title, command, more)
-    shown = (*pictures, *samples, *(p for section in more for p in section.pictures))
-    files = {picture.name: picture.png for picture in shown}
+    steps = next_steps(measurement) if steps is None else steps
+    page = render(measurement, pictures, samples, title, command, more, steps)
     # The page takes its name first: it holds its pictures, so it is whole whatever comes next.
-    files |= {"measurement.json": f"{plain}\n".encode(), "index.html": page.encode()}
+    files = {"measurement.json": f"{plain}\n".encode(), "index.html": page.encode()}
     with uninterrupted():  # an earlier report stays until this one is on the disk
         folder.mkdir(parents=True, exist_ok=True)
         write_all(folder, files)
         for old in folder.iterdir():
-            if _OURS.fullmatch(old.name) and old.name not in files:
+            if _OLD_PICTURES.fullmatch(old.name):
                 old.unlink()
     return folder / "index.html"
 
@@ -158,39 +169,6 @@ def draw_thumbnails(images: np.ndarray | None) -> list[Picture]:
     return made
 
 
-def line_name(line: MeasuredLine) -> str:
-    """Frequency (fy, fx) of a line in fractions of a cycle per pixel, such as (1/2, 0)."""
-    parts = (str(Fraction(f).limit_denominator(line.period)) for f in line.frequency)
-    return f"({', '.join(parts)})".replace("-", "−")
-
-
-def line_cells(line: MeasuredLine) -> list[str]:
-    """One lattice line as text, a cell per heading; p-values are raw."""
-    replica, grid, excess, trace = line.replica, line.line, line.excess, line.trace
-    return [
-        line.channel, line_name(line), str(line.period),
-        _db(replica.db), f"{_db(replica.low_db)} … {_db(replica.high_db)}",
-        f"{replica.p_value:.2g}",
-        f"{grid.gray_levels:.3f}", f"{grid.low_gray_levels:.3f} … {grid.high_gray_levels:.3f}",
-        f"{grid.p_value:.2g}",
-        _db(excess.db), f"{_db(excess.low)} … {_db(excess.high)}", f"{excess.p_value:.2g}",
-        f"{trace.depth:.4f}", f"{trace.p_value:.2g}",
-    ]  # fmt: skip
-
-
-def lines_table(measurement: Measurement) -> str:
-    """Every lattice line of luma and of each channel as a text table; p-values are raw."""
-    rows = [HEADINGS, *map(line_cells, (*measurement.lines, *measurement.channel_lines))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = ([c.rjust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(row) for row in padded)
-
-
-def _db(value: float | None) -> str:
-    # Adding zero turns a rounded -0.0 into 0.0.
-    return "−∞" if value is None else f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
-
-
 def render(
     measurement: Measurement,
     pictures: list[Picture],
@@ -198,6 +176,7 @@ def render(
     title: str,
     command: str,
     more: Sequence[Section] = (),
+    steps: Sequence[Step] = (),
 ) -> str:
     """The page as text."""
     groups: dict[str, list[Picture]] = {}
@@ -205,12 +184,14 @@ def render(
         groups.setdefault(picture.name.split("-")[0].removesuffix(".png"), []).append(picture)
     sections = [
         f'<section class="verdict" aria-label="Verdict">{_verdicts(measurement)}</section>',
+        _section("What to do", _steps(steps)) if steps else "",
         *(_section(added.heading, _body(added)) for added in more),
         _section("How to read this", _figures(groups.pop("levels", []), f"<p>{ABOUT}</p>")),
+        periods_table(measurement).to_html(),
         *(_section(HEADS[key], _figures(group)) for key, group in groups.items()),
         _section("Samples", _samples(samples)) if samples else "",
         _section("Every lattice line", _table(measurement)) if measurement.lines else "",
-        _section("Glossary", _glossary()),
+        _section("Glossary", _glossary(GLOSSARY)),
     ]
     # A span per argument: browsers would break lines inside `--option`.
     words = " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
@@ -226,7 +207,7 @@ def render(
 <style>{STYLE}</style>
 </head>
 <body>
-<header><h1>{escape(title)}</h1><p>{_typeset(". ".join(head))}.</p>{made_by}</header>
+<header><h1>{escape(title)}</h1><p>{typeset(". ".join(head))}.</p>{made_by}</header>
 <main>
 {chr(10).join(filter(None, sections))}
 </main>
@@ -235,24 +216,14 @@ def render(
 """
 
 
-def escape(text: str) -> str:
-    """A text as a page shows it."""
-    return html.escape(printable(text, keep="\n"))
-
-
 def _section(heading: str, body: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{body}</section>"
 
 
 def _body(added: Section) -> str:
-    said = "".join(f"<p>{_typeset(sentence)}</p>" for sentence in added.sentences)
-    tables = f'<div class="scroll" tabindex="0"><pre>{escape(added.tables)}</pre></div>'
-    return said + tables * bool(added.tables) + _figures([*added.pictures])
-
-
-def _typeset(text: str) -> str:
-    """Words of the terminal for the page: escaped, and with true minus signs before numbers."""
-    return escape(re.sub(r"(?<=[ \[])-(?=\d)", "−", text))
+    said = "".join(f"<p>{typeset(sentence)}</p>" for sentence in added.sentences)
+    tables = "".join(table.to_html() for table in added.tables if table.rows)
+    return said + tables + _glossary(added.glossary) + _figures([*added.pictures])
 
 
 def _verdicts(measurement: Measurement) -> str:
@@ -260,7 +231,7 @@ def _verdicts(measurement: Measurement) -> str:
     items = []
     for number, period in measurement.periods.items():
         kind = "undefined" if period.undefined else "found" if period.detected else "clean"
-        items.append(f'<li class="{kind}">{_typeset(measurement.verdict(number))}</li>')
+        items.append(f'<li class="{kind}">{typeset(measurement.verdict(number))}</li>')
     difference, compared = measurement.difference, ""
     if difference:
         changes = [
@@ -272,8 +243,22 @@ def _verdicts(measurement: Measurement) -> str:
             changes.append(
                 f"radial spectra {difference.radial_db:.1f} dB apart [{low:.1f}, {high:.1f}]"
             )
-        compared = f"<p>Against the reference: {_typeset('; '.join(changes))}.</p>"
-    return f"<ul>{''.join(items)}</ul>{compared}"
+        compared = f'<p class="note">Against the reference: {typeset("; ".join(changes))}.</p>'
+    first = f'<p class="headline">{typeset(headline(measurement))}</p>'
+    if measurement.low_contrast:
+        words = LOW_CONTRAST.format(contrast=measurement.contrast)
+        first += f'<p class="warning">{words}</p>'
+    return f"{first}<ul>{''.join(items)}</ul>{compared}"
+
+
+def _steps(steps: Sequence[Step]) -> str:
+    shown = (
+        f"<li>{typeset(step.text)}"
+        + (f"<pre><code>{escape(step.command)}</code></pre>" if step.command else "")
+        + "</li>"
+        for step in steps
+    )
+    return f"<ol>{''.join(shown)}</ol>"
 
 
 def _change(change: PeriodDifference) -> str:
@@ -314,16 +299,9 @@ def _table(measurement: Measurement) -> str:
 
 
 def _rows(lines: tuple[MeasuredLine, ...]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in HEADINGS)
-    rows = (
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line_cells(line)) + "</tr>"
-        for line in lines
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return Table(LINE_HEADINGS, [line_cells(line) for line in lines]).to_html()
 
 
-def _glossary() -> str:
-    return "<dl>" + "".join(f"<dt>{a}</dt><dd>{b}</dd>" for a, b in GLOSSARY.items()) + "</dl>"
+def _glossary(terms: Mapping[str, str]) -> str:
+    pairs = "".join(f"<dt>{a}</dt><dd>{b}</dd>" for a, b in terms.items())
+    return f"<dl>{pairs}</dl>" if pairs else ""

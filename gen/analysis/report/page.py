@@ -19,7 +19,8 @@ CAPTIONS = {
     "levels": (
         "Level of each period in dBc with interval and detection limit",
         "<strong>Level of each period.</strong> Dot: level (none where the power does not exceed "
-        "the noise). Bar: 90 % interval. Tick: detection limit of the least sensitive line. "
+        "the noise). Bar: 95 % interval. Tick: the detection limit, the level that is found nine "
+        "times out of ten at the least sensitive line; a weaker pattern can hide. "
         "Orange: detected; blue: not detected; gray: the reference.",
     ),
     "spectrum": (
@@ -43,6 +44,12 @@ CAPTIONS = {
         "dashed: lattice left in. Dotted: Nyquist frequency of the axes. Gray: the reference.",
     ),
 }
+
+LOW_CONTRAST = (
+    "These images have hardly any contrast: {contrast:.1f} of 255 gray levels (RMS). Levels are "
+    "relative to the contrast, so even a faint pattern reads as a high level. Train longer, or "
+    "check that these are the images that you meant."
+)
 
 TABLE_NOTE = (
     "p-values of lines are raw; those of the verdict are corrected for their number (Holm). "
@@ -84,13 +91,12 @@ code span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 .verdict { margin-top: 1.4rem; padding: .9rem 1.1rem; border: 1px solid #e0e2e6;
   border-radius: 8px; }
 .verdict ul { margin: 0; padding: 0; list-style: none; }
-.verdict li { position: relative; margin: .35rem 0; padding-left: 1.5rem; font-size: 1.05rem; }
+.verdict li { position: relative; margin: .35rem 0; padding-left: 1.5rem; }
 .verdict li::before { content: ""; position: absolute; left: 0; top: .42em; width: .75em;
   height: .75em; border-radius: 50%; background: #9aa0a6; }
-.verdict li.found { font-weight: 600; }
 .verdict li.found::before { background: #d55e00; }
 .verdict li.clean::before { background: #0072b2; }
-.verdict p { margin: .6rem 0 0; color: #5f6368; }
+.verdict .note { margin: .6rem 0 0; color: #5f6368; }
 .figures { display: grid; gap: 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); }
 figure { margin: 0; max-width: 520px; }
@@ -98,17 +104,34 @@ figure img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .4rem; color: #5f6368; font-size: .88rem; line-height: 1.45; }
 .samples { display: flex; flex-wrap: wrap; gap: 6px; }
 .samples img { image-rendering: pixelated; height: auto; max-width: 100%; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums;
-  white-space: nowrap; }
+table { border-collapse: collapse; margin: .8rem 0; font-size: .8rem;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: .25rem .38rem; text-align: right; border-bottom: 1px solid #eceef1; }
 th { font-weight: 600; border-bottom-color: #9aa0a6; }
+th:first-child, td:first-child { text-align: left; }
+.words { padding-left: 1rem; text-align: left; white-space: normal; }
+ol { margin: 0; padding-left: 1.3rem; max-width: 70ch; }
+ol li { margin: .5rem 0; }
+ol pre { margin: .3rem 0; padding: .45rem .7rem; border-radius: 6px; background: #f1f3f4;
+  white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; }
+.headline { margin: 0 0 .8rem; font-size: 1.2rem; line-height: 1.4; font-weight: 650; }
+.warning { padding: .6rem .9rem; border-left: 4px solid #d55e00; background: #fdf1e7; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.2rem; margin: 0;
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.2rem; margin: 1rem 0;
   max-width: 80ch; }
 dt { font-weight: 600; }
 dd { margin: 0; }
+@media (max-width: 760px) {
+  thead { display: none; }
+  table, tbody { display: block; }
+  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr));
+    gap: .3rem .8rem; padding: .5rem 0; border-bottom: 1px solid #dadce0; }
+  td { padding: 0; border: 0; text-align: left; }
+  td:empty { display: none; }
+  td::before { content: attr(data-label); display: block; color: #5f6368; font-size: .72rem; }
+  td.words { grid-column: 1 / -1; padding: 0; }
+}
 @media (max-width: 560px) {
   body { padding-top: 1.2rem; }
   dl { display: block; }

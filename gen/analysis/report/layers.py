@@ -1,0 +1,70 @@
+"""What `gen model` found in the layers, as tables of a page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gen.analysis.report.tables import Table, number_of
+
+if TYPE_CHECKING:
+    from gen.analysis.layers.blame import Blame
+    from gen.analysis.layers.calls import Layer
+    from gen.analysis.layers.trace import Trace
+    from gen.analysis.measure.result import Measurement
+
+LAYERS = (
+    "layer", "kind", "maps", "stride", "period", "imbalance dB", "predicted dBc", "born dBc",
+    "passed on dBc",
+)  # fmt: skip
+SHARES = ("period", "layer", "share", "95 %", "balanced", "random change")
+GLOSSARY = {
+    "Imbalance": "How much the weights of a layer's phases differ for its own inputs. 0 dB: the "
+    "phases differ as much as they agree.",
+    "Predicted": "Level that the mean input alone leaves in the layer's output.",
+    "Born, passed on": "Level in the layer's own output, and in what arrives at the next layer. "
+    "≤: not detected, upper bound.",
+    "Share": "Part of the period's pattern in the images that vanishes with this layer (Shapley).",
+    "Balanced": "Change of the period's level when this layer alone has equal phases.",
+}
+
+
+def layers_table(traced: Trace) -> Table:
+    """One row per layer that enlarges: its geometry, imbalance, and the levels that it leaves."""
+    rows = []
+    for each in traced.layers:
+        layer = each.layer
+        sizes = ("×".join(map(str, size)) for size in (layer.small, layer.large))
+        rows.append(
+            [
+                layer.name, layer.kind, " → ".join(sizes), "×".join(map(str, layer.stride)),
+                str(layer.period), number_of(each.imbalance_db), number_of(each.predicted_dbc),
+                _level(each.output, layer), _level(each.passed_on, layer),
+            ]
+        )  # fmt: skip
+    return Table(LAYERS, rows)
+
+
+def shares_table(blamed: Blame) -> Table:
+    """One row per detected period and layer: its share of the pattern, and what balancing does."""
+    rows = [
+        [
+            str(period), s.layer.name, f"{100 * s.share:.0f} %",
+            f"{100 * s.low:.0f} … {100 * s.high:.0f} %",
+            f"{s.balanced_db:+.1f} dB", f"{s.control_db:+.1f} dB",
+        ]
+        for period, shares in blamed.periods.items()
+        if blamed.images.periods[period].detected
+        for s in shares
+    ]  # fmt: skip
+    return Table(SHARES, rows)
+
+
+def _level(measurement: Measurement, layer: Layer) -> str:
+    """Level at the layer's own period, or what it is below."""
+    period = measurement.periods[math.lcm(*layer.stride)]
+    if period.undefined:
+        return "-"
+    if period.detected and period.level_dbc is not None:
+        return number_of(period.level_dbc)
+    return f"≤ {number_of(period.level_upper_dbc)}"
