@@ -1,154 +1,270 @@
-"""Open any generator for analysis: a run, a checkpoint, or the user's own network.
+"""A path, or a network of the user -> a stream of images, or a network with its inputs.
 
-Own networks come from a callable that the user names (`--factory package.module:callable`,
-`--script file.py:callable`); this runs the user's own code by their explicit choice, as no
-checkpoint ever can. It is called with the path, if one was given, and returns
+Networks come from a run, a checkpoint, weights of others, the user's code (`--factory`,
+`--script`), a TorchScript or ONNX file (`--script`), or a diffusers folder (`--diffusers`). The
+user's callable returns
 
-- a network with an attribute `latent`, the length of its latent vectors (B, latent); or
-- (network, draw), where draw(n) gives n latents or maps.
+- a network with an attribute `latent`, the length of its latent vectors; or
+- (network, draw), where draw(n) gives n inputs, always the same ones: a tensor or array (n, …), a
+  tuple of these for several arguments, or batches of either.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gen.data.decode import DataError
 from gen.data.stream import ImageStream, Selection, open_stream
-from gen.runs.open import is_run
+from gen.images import to_uint8
+from gen.runs.formats import holds_network
+from gen.sampling import builders
+from gen.sampling.adapt import Adapted, Inputs, adapt
+from gen.sampling.builders import (
+    Draw,
+    build_from_code,
+    build_from_diffusers,
+    build_from_program,
+    draw_for,
+)
+from gen.sampling.crops import draw_crops
+from gen.sampling.samples import Samples
 from gen.system.errors import InputError
 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in eval mode, and what it takes: `draw(n)` gives n inputs, always the same ones.
+    """A network in eval mode, and what it takes; it maps `Inputs` to images (N, C, H, W).
 
-    `read` is the file that it came from and what that file holds, or None for the user's own.
+    Attributes:
+        name: what the user called it.
+        adapted: the network, and what is known of its images.
+        draw: n → at most n inputs, always the same ones.
+        value_range: values of black and white.
+        read: the file that it came from and what that holds, or None for the user's own.
+        notes: lines for the user.
     """
 
     name: str
-    network: nn.Module
-    draw: Callable[[int], Tensor]
+    adapted: Adapted
+    draw: Draw
+    value_range: tuple[float, float]
     read: tuple[Path, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself."""
+        return self.adapted.network
+
+    @torch.inference_mode()
+    def draw_images(self, inputs: Inputs) -> Tensor:
+        """uint8 images (N, C, H, W) of inputs, on the CPU, as they are written to files.
+
+        Passes have one fixed number of inputs, the last filled with copies: products of matrices
+        round differently for others.
+        """
+        size, (low, high) = self.adapted.batch_size, self.value_range
+        parts = []
+        for batch in inputs.split(size):
+            count = len(batch)
+            rows = [*batch.rows, *[batch.rows[-1]] * (size - count)]
+            images = self.network(Inputs(rows, batch.take))[: count * self.adapted.frames]
+            parts.append(to_uint8((images - low) * (2 / (high - low)) - 1).cpu())
+        return torch.cat(parts)
+
+    def stream(self, count: int, part: Callable[[int], slice] = slice) -> ImageStream:
+        """The images of the first `count` inputs, or of a part of them, batch by batch."""
+        inputs = self.draw(count)
+        total = len(inputs) * self.adapted.frames
+        mine = inputs[part(len(inputs))].split(self.adapted.batch_size)
+        batches = (self.draw_images(batch).numpy() for batch in mine)
+        return ImageStream(self.adapted.shape, total, batches)
+
+    def samples(self, seeds: Sequence[int]) -> Samples:
+        """The images of inputs by number, named by them; of video each frame is an image.
+
+        Raises:
+            InputError: there are not so many inputs.
+        """
+        inputs, frames = self.draw(max(seeds) + 1), self.adapted.frames
+        if len(inputs) <= max(seeds):
+            raise InputError(f"{self.name}: has {len(inputs)} inputs, and none of {max(seeds)}")
+
+        def draw(indices: Sequence[int]) -> Tensor:
+            rows = list(dict.fromkeys(seeds[index // frames] for index in indices))
+            images = self.draw_images(Inputs(rows, inputs.take)).unflatten(0, (-1, frames))
+            place = {row: number for number, row in enumerate(rows)}
+            return images[
+                [place[seeds[index // frames]] for index in indices],
+                [index % frames for index in indices],
+            ]
+
+        def name(index: int) -> str:
+            frame = f"-{index % frames:04d}" if frames > 1 else ""
+            return f"{seeds[index // frames]:08d}{frame}"
+
+        columns = frames if frames > 1 else None
+        return Samples(len(seeds) * frames, draw, name, columns, f"inputs of {self.name}")
 
 
 def open_network(
-    path: str | None, factory: str | None = None, script: str | None = None
+    path: str | None = None,
+    *,
+    factory: str | None = None,
+    script: str | None = None,
+    diffusers: Path | None = None,
+    key: str | None = None,
+    inputs: Path | None = None,
+    crop: tuple[int, int] | None = None,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+    device: str = "cpu",
+    batch_size: int | None = None,
 ) -> LoadedNetwork:
-    """The network of a run or checkpoint, or what the user's callable makes.
+    """A network that makes images, tried on two inputs.
 
-    Of a segmenter it gives the logit maps, of its validation images.
+    Args:
+        path: a run, a checkpoint, or weights; with `factory` or `script` it is theirs to load.
+        factory: `package.module:callable`.
+        script: `file.py:callable`, or a TorchScript or ONNX file.
+        diffusers: a folder of an AutoencoderKL or a VQModel.
+        key: the part of a file of weights, such as `g_ema`.
+        inputs: a folder of images for a network that takes images. Of a segmenter the network gives
+            the logit maps, of these or of its validation images.
+        crop: (H, W) of these images; by default what their sizes allow.
+        value_range: values of black and white, in its images and in those that it takes.
+        device: as in `gen.system.device.pick_device`.
+        batch_size: inputs of one pass; by default as the size of its images allows.
 
     Raises:
-        ValueError: Not exactly one source, or a callable that is not there or returns no network.
-        CheckpointError: As `gen.runs.open.load`.
+        InputError: not exactly one source, or a network that cannot be run; what came and what is
+            wanted.
+        CheckpointError: as `gen.runs.open.load`.
     """
-    from gen.runs.open import open_run, read_newest
-    from gen.sampling.masks import open_logit_maps
-    from gen.sampling.seeds import draw_inputs, draw_latents
+    from gen.system.device import pick_device
 
-    read = None
-
-    if factory and script:
-        raise InputError("--factory and --script exclude each other")
-    if not (factory or script):
-        if path is None:
-            raise InputError("name a run or checkpoint, or a network by --factory or --script")
-        read = read_newest(path)
-        run = open_run(path, device="cpu", read=read)
-        if run.predicts_masks:
-            made: Any = open_logit_maps(run)
-        else:
-            made = run.decoder, lambda count: draw_inputs(run.decoder, range(count))
+    if sum(source is not None for source in (factory, script, diffusers)) > 1:
+        raise InputError("--factory, --script, and --diffusers exclude each other")
+    own, read, notes = factory or script or diffusers, None, []
+    place = pick_device(device)
+    if not own and path is None:
+        raise InputError(
+            "name a run or checkpoint, or a network by --factory, --script, or --diffusers"
+        )
+    if factory or (script and ":" in Path(script).name):
+        network, draw = build_from_code(factory or script, not factory, path, key)
+    elif script:
+        network, draw = build_from_program(Path(script))
+        notes = [f"{script}: a program; it makes images, and its layers are not seen"]
+    elif diffusers:
+        network, draw = build_from_diffusers(diffusers, images=inputs is not None)
     else:
-        call = _from_module(factory) if factory else _from_file(script)
-        try:
-            made = call(path) if path is not None else call()
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            raise InputError(f"{factory or script} failed: {text} (--debug shows where)") from error
-    network, draw = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    name = factory or script or path
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{name} returned {type(network).__name__}; it must return an nn.Module")
-    if draw is None:
-        latent = getattr(network, "latent", None)
-        if type(latent) is not int:
-            raise InputError(
-                f"{name}: the network has no whole number `latent`; return (network, draw) "
-                "where draw(n) gives n latents or maps"
-            )
-
-        def draw(count: int) -> Tensor:
-            return draw_latents(range(count), latent)
-
-    return LoadedNetwork(str(path or name), network.eval().requires_grad_(False), draw, read)
-
-
-def _split(named: str, form: str) -> tuple[str, str]:
-    place, colon, function = named.rpartition(":")
-    if not colon or not place or not function:
-        raise InputError(f"{named!r}; write {form}")
-    return place, function
-
-
-def _put_first(folder: Path) -> None:
-    """Let the user's modules import one another, whatever else has their names."""
-    sys.path.insert(0, str(folder))
-
-
-def _from_module(named: str) -> Callable[..., Any]:
-    place, function = _split(named, "--factory package.module:callable")
-    _put_first(Path.cwd())
+        network, draw, read = _open_ours(path, key, inputs, place)
+        inputs = None  # a segmenter's draw shows them
+    name = str(path or own)
+    given = {"value_range": value_range, "device": place, "batch_size": batch_size}
     try:
-        return _callable(importlib.import_module(place), function, named)
-    except ModuleNotFoundError as error:
-        raise InputError(f"--factory {named}: {error}") from error
+        if inputs:
+            adapted, draw, note = _adapt_to_images(network, inputs, crop, given)
+            notes.append(note)
+        else:
+            draw = draw or draw_for(network, name)
+            adapted = adapt(network, draw, **given)
+    except InputError as error:
+        raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+    return LoadedNetwork(name, adapted, draw, value_range, read, tuple(notes))
 
 
-def _from_file(named: str) -> Callable[..., Any]:
-    place, function = _split(named, "--script file.py:callable")
-    if not Path(place).is_file():
-        raise InputError(f"--script {place}: no such file")
-    spec = importlib.util.spec_from_file_location("gen_user_script", place)
-    if spec is None or spec.loader is None:
-        raise InputError(f"--script {place}: is no Python file")
-    _put_first(Path(place).resolve().parent)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling look their module up
-    spec.loader.exec_module(module)
-    return _callable(module, function, named)
+def _adapt_to_images(
+    network: nn.Module, folder: Path, crop: tuple[int, int] | None, given: dict[str, Any]
+) -> tuple[Adapted, Draw, str]:
+    """A network that takes a folder's images: in their own channels, or else gray or in color."""
+    draw, note = draw_crops(folder, crop, given["value_range"])
+    try:
+        return adapt(network, draw, **given), draw, note
+    except InputError as error:
+        (images,) = draw(2).tensors()
+        draw, note = draw_crops(folder, crop, given["value_range"], 4 - images.shape[1])
+        try:
+            return adapt(network, draw, **given), draw, note
+        except InputError:
+            raise error from None
 
 
-def _callable(module: Any, function: str, named: str) -> Callable[..., Any]:
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise InputError(f"{named}: has no callable {function!r}")
-    return found
+def _open_ours(
+    path: str, key: str | None, inputs: Path | None, device: torch.device
+) -> tuple[nn.Module, Draw, tuple[Path, Any]]:
+    """The decoder of a run, or the logit maps of its segmenter, and the file that was read."""
+    from gen.runs.open import open_run, read_newest
+    from gen.sampling.adapt import collect
+    from gen.sampling.masks import open_logit_maps
+    from gen.sampling.seeds import draw_inputs
+
+    read = read_newest(path)
+    run = open_run(path, device=device.type, key=key, read=read)
+    if run.predicts_masks:
+        maps, draw = open_logit_maps(run, inputs)
+        return maps, lambda count: collect(draw(count), count), read
+    if inputs:
+        raise DataError(f"{path}: takes latents; --inputs is for networks that take images")
+    decoder = run.decoder
+
+    def take(rows: Sequence[int]) -> tuple[Tensor, ...]:
+        return (draw_inputs(decoder, rows),)
+
+    return decoder, lambda count: Inputs(range(count), take), read
+
+
+def takes_weights(options: dict[str, Any]) -> bool:
+    """Whether the user's callable in the options of `open_network` builds from a file of weights.
+
+    Raises:
+        InputError: as `open_network`.
+    """
+    named, script = options["factory"] or options["script"], options["script"]
+    code = named and ":" in Path(named).name
+    return bool(code) and builders.takes_weights(builders.find_callable(named, named == script))
+
+
+def is_built_from_weights(path: Path) -> bool:
+    """Whether a path holds weights of others; raises CheckpointError for what cannot be read."""
+    from gen.runs.checkpoint import is_ours
+    from gen.runs.open import read_newest
+
+    return holds_network(path) and not is_ours(read_newest(path)[1])
 
 
 def open_images(
-    path: Path, selection: Selection, num: int, inputs: Path | None = None
+    path: Path | None,
+    selection: Selection,
+    num: int,
+    inputs: Path | None = None,
+    network: dict[str, Any] | None = None,
 ) -> ImageStream:
     """Images of a path, or what a run or a checkpoint makes: `num` samples, or logit maps.
 
-    Maps are those of `inputs`, or of the run's validation images. Raises as `measure_path`.
+    Maps are those of `inputs`, or of the run's validation images. With `network`, options of
+    `open_network`, the images are those of a network of others. Raises as `measure_path`.
     """
     from gen.runs.open import open_run
     from gen.sampling.masks import BATCH, map_batches, open_logit_maps
     from gen.sampling.seeds import sample_batches, sample_images
 
-    if is_run(path) and selection.sheet:
+    if network is not None:
+        opened = open_network(path and str(path), **network)
+        stream = opened.stream(min(num, selection.max_images or num), selection.part)
+        stream.notes.extend(opened.notes)
+        return stream
+    ours = holds_network(path)
+    if ours and selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
-    run = open_run(path) if is_run(path) else None
+    run = open_run(path) if ours else None
     if inputs and not (run and run.predicts_masks):
         raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
     if run is None:

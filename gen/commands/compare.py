@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gen.commands.images import ON_BAD_IMAGE
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, GroupedOption, compute_options, network_options
 from gen.commands.output import check_file, say
 from gen.system.errors import InputError
 from gen.system.text import shorten
@@ -19,11 +19,30 @@ if TYPE_CHECKING:
     from gen.analysis.measure.result import Measurement, Period
 
 
-def compare_sets(paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None) -> None:
-    """Measure or read each, print one table, draw one picture."""
+def compare_sets(
+    paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None, **network: Any
+) -> None:
+    """Measure or read each, print one table, draw one picture; `network` is for `open_network`."""
     check_file("--plot", plot, (".png",))
-    skip = on_bad_image == "skip"
-    measured = {label: _measurement(path, num, skip) for label, path in _labels(paths).items()}
+    own = network["script"] or network["factory"] or network["diffusers"]
+    if not paths and not own:
+        raise click.UsageError("name paths to compare, or a network by --script")
+    from gen.commands.measuring import measure_path
+    from gen.data.stream import Selection
+    from gen.inputs import is_built_from_weights, takes_weights
+
+    takes = takes_weights(network)
+    selection, measured, built = Selection(skip_bad=on_bad_image == "skip"), {}, False
+    for label, path in _labels(paths).items():
+        if path.suffix == ".json" and not path.name.endswith(".index.json"):
+            measured[label] = _read_measurement(path)
+            continue
+        through = network if takes and is_built_from_weights(path) else None
+        built |= through is not None
+        measured[label] = measure_path(path, selection=selection, num=num, network=through)[0]
+    if own and not built:
+        found = measure_path(None, selection=selection, num=num, network=network)[0]
+        measured[str(own)] = found
     say(table(measured), err=False)
     if plot:
         from gen.system.files import write_atomically
@@ -39,15 +58,10 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
     return {"/".join(p.parts[-length:]): p for p in paths}
 
 
-def _measurement(path: Path, num: int, skip_bad: bool) -> Measurement:
+def _read_measurement(path: Path) -> Measurement:
     from gen.analysis.measure.result import Measurement
     from gen.system.files import read_regular
 
-    if path.suffix != ".json":
-        from gen.commands.measuring import measure_path
-        from gen.data.stream import Selection
-
-        return measure_path(path, selection=Selection(skip_bad=skip_bad), num=num)[0]
     try:
         plain = json.loads(read_regular(path), parse_int=_number)
         return Measurement.from_dict(plain.get("measurement", plain))
@@ -135,7 +149,9 @@ compare = Command(
     help="Measure runs, folders or JSON files and show them side by side.",
     callback=compare_sets,
     params=[
-        click.Argument(["paths"], nargs=-1, required=True, type=click.Path(path_type=Path)),
+        click.Argument(["paths"], nargs=-1, type=click.Path(path_type=Path)),
+        *network_options(),
+        *compute_options(),
         GroupedOption(["--num"], type=click.IntRange(1, 10**9), default=1024, show_default=True,
                       metavar="N", group="Images", help="samples to draw from a run"),
         ON_BAD_IMAGE,
@@ -144,6 +160,7 @@ compare = Command(
     ],
     examples="""
         gen compare runs/00000-dcgan-shapes runs/00001-dcgan-shapes photos/
+        gen compare vae.pt repaired.pt --script load_vae.py:build --range 0,1
         gen compare before.json after.json --plot change.png
     """,
 )  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +23,20 @@ THUMBNAILS = 24
 
 
 def measure_path(
-    path: Path,
+    path: Path | None,
     reference: Path | None = None,
     periods: Sequence[int] = PERIODS,
     selection: Selection | None = None,
     num: int = 1024,
     inputs: Path | None = None,
     pictures: bool = False,
+    network: dict[str, Any] | None = None,
 ) -> tuple[Measurement, np.ndarray]:
     """Measure images of `path`, against those of `reference`, in constant memory.
 
     The reference is read as images of the same size and channels. What is left out is said in one
     line each on stderr, as is progress on a terminal. Of several processes each looks at a share of
-    the images; all return what one would have found.
+    the images; all return what one would have found. `network` is as in `open_images`.
 
     Returns:
         The measurement, with `pictures` if a report needs them, and the first images as thumbnails,
@@ -45,12 +47,11 @@ def measure_path(
         MeasurementError: As `measure`.
     """
     selection = dataclasses.replace(selection or Selection(), part=distributed.own_slice)
-    stream = open_images(path, selection, num, inputs)
+    stream = open_images(path, selection, num, inputs, network)
+    label = path.resolve().name if path else "network"
     kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
     pictures = pictures or reference is not None
-    meter = _metered(
-        _watched(stream, path.resolve().name, kept), Meter(periods, (0, 255), pictures)
-    )
+    meter = _metered(_watched(stream, label, kept), Meter(periods, (0, 255), pictures))
     real = None
     if reference:
         channels, *size = stream.shape

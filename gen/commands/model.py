@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import Command, GroupedOption, Parsed
-from gen.commands.output import own_command, say, write_json
+from gen.commands.options import Command, GroupedOption, compute_options, network_options
+from gen.commands.output import own_command, say, say_notes, write_json
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
@@ -22,44 +22,21 @@ if TYPE_CHECKING:
 EXPLAINED = 256  # inputs for layers and blame, which run the network many times
 
 
-def parse_range(text: str) -> tuple[float, float]:
-    """`-1,1` → (-1.0, 1.0)."""
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"{text!r}; write the values of black and white: -1,1 or 0,1") from error
-    if not -1e6 < low < high < 1e6:
-        raise ValueError(f"{text!r}; black must be below white")
-    return low, high
-
-
 def source_options() -> list[click.Parameter]:
     """What names a network, shared by the commands that take one."""
-    group = "Network"
     return [
-        click.Argument(["source"], metavar="[RUN_OR_CHECKPOINT]", required=False),
-        GroupedOption(["--factory"], metavar="MODULE:CALLABLE", group=group,
-                      help="your own network: runs your code, importable module"),
-        GroupedOption(["--script"], metavar="FILE.py:CALLABLE", group=group,
-                      help="your own network: runs your code, a file"),
-        GroupedOption(["--range", "value_range"], type=Parsed("LOW,HIGH", parse_range),
-                      default="-1,1", group=group,
-                      show_default=True, help="values of black and white in its images"),
-        GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group=group,
+        click.Argument(["path"], metavar="[RUN_OR_CHECKPOINT]", required=False),
+        *network_options(),
+        *compute_options(),
+        GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group="Samples",
                       show_default=True, metavar="N", help="samples to draw, 128 or more"),
     ]  # fmt: skip
 
 
 def explain_model(
-    source: str | None,
-    factory: str | None,
-    script: str | None,
-    value_range: tuple[float, float],
-    num: int,
-    report: Path | None,
-    json_file: str | None,
+    path: str | None, num: int, report: Path | None, json_file: str | None, **network: Any
 ) -> None:
-    """Measure, trace, blame, advise."""
+    """Measure, trace, blame, advise; `network` is for `open_network`."""
     check_arguments(None, 0, json_file, report)
     from gen.analysis.layers.advice import advise
     from gen.analysis.layers.blame import blame, generate_with
@@ -68,13 +45,15 @@ def explain_model(
     from gen.analysis.report.history import describe_onset, read_history
     from gen.inputs import open_network
 
-    opened = open_network(source, factory, script)
+    opened = open_network(path, **network)
+    value_range = opened.value_range
+    say_notes(opened)
     inputs = opened.draw(num)
     images = generate_with(opened.network, inputs, {})
     measurement = measure(images, value_range=value_range, pictures=report is not None)
     traced = trace(opened.network, inputs[:EXPLAINED])
     blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
-    history = read_history(Path(source)) if source else []
+    history = read_history(Path(path)) if path else []
     since, words = describe_onset(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
     parts = [str(measurement), layers, "\n".join(since), "\n".join(words)]

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -82,6 +83,17 @@ def parse_periods(text: str) -> tuple[int, ...]:
     return periods
 
 
+def parse_range(text: str) -> tuple[float, float]:
+    """`-1,1` → (-1.0, 1.0)."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r}; write the values of black and white: -1,1 or 0,1") from error
+    if not -1e6 < low < high < 1e6:
+        raise ValueError(f"{text!r}; black must be below white")
+    return low, high
+
+
 def parse_color(text: str) -> tuple[int, int, int]:
     """`255,255,255` (red, green, blue) → (R, G, B)."""
     match = re.fullmatch(r"(\d{1,3}),(\d{1,3}),(\d{1,3})", text, re.ASCII)
@@ -143,6 +155,40 @@ def usage_errors_once() -> Iterator[None]:
             sys.exit(error.exit_code)
         error.message = printable(error.message)
         raise
+
+
+def network_options() -> list[click.Parameter]:
+    """What names a network of others and its inputs: the keywords of `gen.inputs.open_network`."""
+    option = partial(grouped, "Network of others")
+    path = click.Path(path_type=Path)
+    # fmt: off
+    return [
+        option("--script", metavar="FILE[:CALLABLE]",
+               help="FILE.py:CALLABLE builds it; or a TorchScript or ONNX file; runs its code"),
+        option("--factory", metavar="MODULE:CALLABLE",
+               help="a callable of a package builds it: a.b:C.method; runs its code"),
+        option("--diffusers", metavar="DIR", type=path,
+               help="the AutoencoderKL or VQModel of a diffusers folder, offline"),
+        option("--key", metavar="NAME", help="part of a file of weights, such as g_ema"),
+        option("--inputs", metavar="DIR", type=path, help="images for a network that takes images"),
+        option("--crop", type=SIZE, help="their size, S or HxW pixels  [default: what fits all]"),
+        option("--range", "value_range", metavar="LOW,HIGH", type=Parsed("LOW,HIGH", parse_range),
+               default="-1,1", show_default=True, help="values of black and white in its images"),
+    ]
+    # fmt: on
+
+
+def compute_options() -> list[click.Parameter]:
+    """Where a network runs, and on how much at once."""
+    return [
+        grouped("Computing", "--device", type=DEVICE, default="auto", show_default=True,
+                help="where to compute"),
+        grouped("Computing", "--batch-size", type=click.IntRange(1, 65536), metavar="N",
+                help="inputs at once  [default: at most 32, fewer for large images]"),
+    ]  # fmt: skip
+
+
+DEVICE = click.Choice(["auto", "cpu", "cuda", "mps"])
 
 
 class Program(click.Command):

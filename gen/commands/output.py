@@ -6,12 +6,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gen.system import distributed
 from gen.system.text import printable
+
+if TYPE_CHECKING:
+    from gen.inputs import LoadedNetwork
 
 
 def say(text: object, err: bool = True) -> None:
@@ -25,6 +28,12 @@ def own_command() -> str:
     script = Path(sys.argv[0]).name
     start = ["python", script] if script in ("train.py", "sample.py", "analyze.py") else ["gen"]
     return shlex.join([*start, *sys.argv[1:]])
+
+
+def say_notes(opened: LoadedNetwork) -> None:
+    """Print what there is to know about a network and its inputs, to stderr."""
+    for note in opened.notes:
+        say(note)
 
 
 def check_file(

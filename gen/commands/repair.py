@@ -9,7 +9,7 @@ import click
 
 from gen.commands.model import source_options
 from gen.commands.options import LEVEL, Command, GroupedOption
-from gen.commands.output import check_file, say
+from gen.commands.output import check_file, say, say_notes
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,25 +22,21 @@ SHOWN = 8
 
 
 def repair_model(
-    source: str | None,
-    factory: str | None,
-    script: str | None,
-    value_range: tuple[float, float],
-    num: int,
-    output: Path,
-    target: float | None,
+    path: str | None, num: int, output: Path, target: float | None, **network: Any
 ) -> None:
     """Find the repair, print before and after, write the weights and a picture."""
     picture = output.with_suffix(".png")
-    for path in (output, picture):
-        check_file("-o", path, new=True)
+    for written in (output, picture):
+        check_file("-o", written, new=True)
     from gen.analysis.layers.repair import repair
     from gen.images import make_grid, save_png
     from gen.inputs import open_network
     from gen.runs.checkpoint import Stored
     from gen.system.files import write_atomically
 
-    opened = open_network(source, factory, script)
+    opened = open_network(path, **network)
+    value_range = opened.value_range
+    say_notes(opened)
     file, content = opened.read or (None, None)
     if isinstance(content, Stored):
         raise InputError(f"{file}: an exported folder; repair the run, then export it again")
@@ -72,9 +68,10 @@ def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float,
 
 def repaired_file(content: dict[str, Any], found: Repair) -> bytes:
     """A file of this content with the new weight, which goes where the weight was read."""
-    from gen.runs.checkpoint import state_dict_in
+    from gen.runs.checkpoint import is_ours
+    from gen.runs.weights import list_parts
 
-    weights = content if state_dict_in(content) else content["ema"]
+    weights = content["ema"] if is_ours(content) else next(w for _, w in list_parts(content))
     (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
     weights[name] = found.weight.clone()
     return _serialized(content)

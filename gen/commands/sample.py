@@ -5,13 +5,26 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gen.commands.options import Command, Number, Parsed, grouped, parse_label, parse_seeds
-from gen.commands.output import check_file, say
+from gen.commands.options import (
+    DEVICE,
+    Command,
+    Number,
+    Parsed,
+    grouped,
+    network_options,
+    parse_label,
+    parse_seeds,
+)
+from gen.commands.output import check_file, say, say_notes
 from gen.system import distributed
+
+if TYPE_CHECKING:
+    from gen.sampling.samples import Samples
+    from gen.sampling.write import Targets
 
 # What is drawn → the options it takes, in addition to --ema, --batch-size and --device.
 ANY = ("grid", "npy", "outdir", "format")
@@ -25,6 +38,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "reconstruct": ANY,
     "images": ("outdir",),
 }
+OF_OTHERS = ("script", "factory", "diffusers", "key", "inputs", "crop", "value_range")
 NEEDS = {"format": ("outdir",), "fps": ("gif", "walk")}
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -57,9 +71,19 @@ def pick(cls: type, options: dict[str, Any]) -> Any:
     return cls(**{name: options[name] for name in fields if name in options})
 
 
-def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -> None:
+def draw(
+    source: str | None, ema: bool, batch_size: int | None, device: str, **options: Any
+) -> None:
     """Load, draw, write."""
+    others = {name: options.pop(name) for name in OF_OTHERS}
     kind = check_options(options)
+    if others["script"] or others["factory"] or others["diffusers"]:
+        draw_others(source, kind, options, {**others, "batch_size": batch_size, "device": device})
+        return
+    if source is None:
+        raise click.UsageError("name a run or checkpoint, or a network by --script")
+    if others["inputs"] or others["crop"]:
+        raise click.UsageError("--inputs and --crop are for a network of --script or --factory")
     if kind == "images":
         from gen.sampling.masks import predict_folder
 
@@ -71,12 +95,12 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
     from gen.sampling.samples import SampleOptions, make_samples
     from gen.sampling.seeds import use_bf16
     from gen.sampling.targets import file_sha256
-    from gen.sampling.write import Interrupted, Targets, write_images
+    from gen.sampling.write import Targets
 
     options = {name: value for name, value in options.items() if value is not None}
     wanted = pick(SampleOptions, options | {"label": options.get("class")})
     targets, statistics = pick(Targets, options), options.get("bn", "running")
-    run = open_run(source, ema=ema, device=device)
+    run = open_run(source, ema=ema, device=device, key=others["key"])
     set_statistics(run.decoder, statistics)
     if options.get("precision"):
         use_bf16(run.decoder)
@@ -86,6 +110,39 @@ def draw(source: str, ema: bool, batch_size: int, device: str, **options: Any) -
         "device": next(run.decoder.parameters()).device.type, "class": wanted.label,
         "truncation": wanted.truncation, "bn": statistics, "precision": options.get("precision"),
     }  # fmt: skip
+    write(samples, targets, record, batch_size or 64)
+
+
+def draw_others(
+    source: str | None, kind: str, options: dict[str, Any], network: dict[str, Any]
+) -> None:
+    """Draw the images of a network of others, whose inputs have numbers as seeds do."""
+    from gen.inputs import open_network
+    from gen.sampling.targets import file_sha256
+    from gen.sampling.write import Targets
+
+    given = {name for name, value in options.items() if value is not None}
+    if misplaced := sorted(given - {"seeds", "num", *ANY}):
+        takes = ", ".join(f"--{name}" for name in ("seeds", "num", *ANY))
+        raise click.UsageError(f"--{misplaced[0]}: a network of others takes {takes}")
+    opened = open_network(source, **network)
+    say_notes(opened)
+    seeds = options["seeds"] or range(options["num"] or min(64, len(opened.draw(64))))
+    own = network["script"] or network["factory"] or str(network["diffusers"])
+    files = [Path(file) for file in (source, own.rpartition(":")[0] or own) if file]
+    record = {
+        "checkpoint": [file_sha256(file) for file in files if file.is_file()], "network": own,
+        **{name: network[name] and str(network[name]) for name in ("key", "inputs", "crop")},
+        "range": list(opened.value_range), "device": network["device"],
+    }  # fmt: skip
+    targets = pick(Targets, {name: options[name] for name in given})
+    write(opened.samples(seeds), targets, record, network["batch_size"] or 64)
+
+
+def write(samples: Samples, targets: Targets, record: dict[str, Any], batch_size: int) -> None:
+    """Draw and write, or say how far it came and exit as the signal asks."""
+    from gen.sampling.write import Interrupted, write_images
+
     try:
         say(write_images(samples, targets, record, batch_size))
     except Interrupted as stopped:
@@ -131,9 +188,9 @@ OPTIONS = [
             callback=lambda _ctx, _param, value: None if value == "fp32" else value,
             help="arithmetic of the network; bf16 is faster on CPUs with native bf16 support, and"
             " single gray levels differ  [default: fp32]"),
-    grouped(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, metavar="N",
+    grouped(_HOW, "--batch-size", type=click.IntRange(1, 65536), metavar="N",
             help="images held at once  [default: 64]"),
-    grouped(_HOW, "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+    grouped(_HOW, "--device", type=DEVICE, default="auto",
             help="where to compute  [default: auto]"),
     grouped(_WHERE, "--grid", type=_FILE, metavar="FILE", help="one sheet, .png or .jpg"),
     grouped(_WHERE, "--gif", type=_FILE, metavar="FILE",
@@ -149,13 +206,19 @@ sample = Command(
     "sample",
     help="Draw images from a trained generator: image i is a function of seed i. Or predict masks.",
     callback=draw,
-    params=[click.Argument(["source"], metavar="RUN_OR_CHECKPOINT"), *OPTIONS],
+    params=[
+        click.Argument(["source"], metavar="[RUN_OR_CHECKPOINT]", required=False),
+        *OPTIONS,
+        *network_options(),
+    ],
     examples="""
         gen sample runs/00000-dcgan-shapes --grid grid.png
         gen sample runs/00000-dcgan-shapes --num 50000 --outdir samples/
         gen sample runs/00000-dcgan-shapes --interpolate slerp 3 8 --grid strip.png
         gen sample runs/00000-dcgan-shapes --walk 6 --gif walk.gif
         gen sample runs/00000-unet-shapes --images photos/ --outdir masks/
+        gen sample vae.pt --script load_vae.py:build --range 0,1 --grid grid.png
+        gen sample --script superresolve.py:build --inputs photos/ --outdir large/
         torchrun --nproc-per-node 2 --no-python -- gen sample RUN --num 50000 --outdir samples/
     """,
 )

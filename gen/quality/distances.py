@@ -20,7 +20,8 @@ from gen.data.decode import DataError
 from gen.data.order import epoch_order
 from gen.data.stream import open_stream
 from gen.quality.features import SEED, Features, open_features
-from gen.runs.open import is_run, load
+from gen.runs.formats import holds_network
+from gen.runs.open import load
 from gen.sampling.seeds import sample_images
 from gen.system.errors import InputError
 
@@ -180,7 +181,7 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
         return dataclasses.replace(held, name=f"{path} (test)")
     if size is not None:
         raise InputError(f"--size is for a data set's name; the images of {path} have their own")
-    if is_run(Path(path)):
+    if holds_network(Path(path)):
         network = load(path)
         shape = tuple(sample_images(network, [0]).shape[1:])
         return ImageSet(path, num, shape, lambda seeds: sample_images(network, seeds))

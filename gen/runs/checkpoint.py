@@ -1,7 +1,4 @@
-"""Checkpoints: one file of tensors and plain values, written whole or not at all.
-
-`python -m gen.runs.checkpoint inspect FILE` says what any torch file holds.
-"""
+"""Checkpoints: one file of tensors and plain values, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -89,14 +86,21 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
+_OURS = {"config", "step", "modules", "ema", "ema_names", "optimizers"}
+
+
+def is_ours(content: Any) -> bool:
+    """Whether a checkpoint of gen, sound or not, is what `gen.runs.open.read_file` read."""
+    return isinstance(content, Stored) or (isinstance(content, dict) and content.keys() >= _OURS)
+
+
 def check_content(path: Path, content: Any) -> dict[str, Any]:
     """The content of a checkpoint of ours, its configuration built and checked.
 
     Raises:
         CheckpointError: not of this toolkit, or of another version.
     """
-    expected = {"config", "step", "modules", "ema", "ema_names", "optimizers"}
-    if not isinstance(content, dict) or not expected <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= _OURS:
         raise CheckpointError(f"{path}: a torch file, but no checkpoint of gen")
     check_origin(path, content.get("format"), content["step"])
     return {**content, "config": checked_config(path, content["config"])}
@@ -177,10 +181,3 @@ def check_types(network: nn.Module, weights: State) -> None:
         found = weights[name].dtype
         if found != value.dtype:
             raise TypeError(f"{name} is {found}, not {value.dtype}")
-
-
-def state_dict_in(content: Any) -> dict[str, torch.Tensor] | None:
-    """The state dict that a file is, or None."""
-    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
-    tensors = named and all(isinstance(value, torch.Tensor) for value in content.values())
-    return dict(content) if tensors and content else None

@@ -44,6 +44,14 @@ class UnsafeFileError(GenError):
     """A file that could take memory or time, or that two readers could read differently."""
 
 
+class HoldsCodeError(UnsafeFileError):
+    """A file that holds code, which is not run: a TorchScript program, or a pickled object."""
+
+    def __init__(self, problem: str, script: bool = False) -> None:
+        super().__init__(f"holds code: {problem}")
+        self.script = script
+
+
 def require(condition: object, problem: str) -> None:
     """Raise UnsafeFileError with the problem unless the condition holds."""
     if not condition:
@@ -77,6 +85,8 @@ def _check_archive(file: BinaryIO, size: int) -> None:
     with zipfile.ZipFile(file) as archive:
         entries, end = archive.infolist(), 0
         require(len(entries) == count, "a wrong number of entries")
+        if any("/code/" in entry.filename for entry in entries):
+            raise HoldsCodeError("a TorchScript program", script=True)
         for entry in sorted(entries, key=lambda entry: entry.header_offset):
             require(0 <= entry.header_offset - end <= 24, "entries that overlap or leave gaps")
             file.seek(entry.header_offset + 26)
@@ -167,7 +177,8 @@ class _Reader(pickle._Unpickler):
         if module == "torch" and _DTYPE.fullmatch(name):
             return _Placeholder()
         full = f"{module}.{name}"
-        require(full in calls, f"{full[:60]!a}, which is no part of a tensor")
+        if full not in calls:
+            raise HoldsCodeError(f"a pickled {full[:60]!a}, which is no part of a tensor")
         return calls[full]
 
     def persistent_load(self, pid: Any) -> _Storage:

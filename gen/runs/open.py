@@ -13,34 +13,31 @@ from torch import nn
 
 from gen.config.run import RunConfig
 from gen.models.build import build_shapes
-from gen.models.dcgan import ExampleGenerator
 from gen.models.decoder import Decoder
+from gen.models.stack import TransposedStack
 from gen.runs.checkpoint import (
-    EXPORTED,
     CheckpointError,
+    State,
     Stored,
     check_content,
     check_types,
     fitting,
+    is_ours,
     run_checkpoints,
-    state_dict_in,
     stored_in,
 )
-from gen.runs.guard import UnsafeFileError, check_torch_file
+from gen.runs.formats import FOREIGN, INDEX, PUBLISHED, SAFETENSORS, format_of, read_index
+from gen.runs.guard import HoldsCodeError, UnsafeFileError, check_torch_file
+from gen.runs.weights import choose
 from gen.system import distributed
 from gen.system.device import pick_device
+from gen.system.errors import InputError
 from gen.system.files import NotRegularError, open_regular
-from gen.system.text import printable
-
-
-def is_run(path: Path) -> bool:
-    """Whether a path is meant as a run or weights, not as images."""
-    weights = path.suffix in (".pt", ".pth", ".safetensors")
-    return weights or any((path / name).exists() for name in ("checkpoints", EXPORTED))
+from gen.system.text import printable, shorten
 
 
 def find_checkpoint(path: Path | str) -> Path:
-    """The file itself, the newest checkpoint of a run directory, or an exported folder's weights.
+    """The file itself, the newest checkpoint of a run directory, or the weights of another folder.
 
     Raises:
         CheckpointError: there is none.
@@ -52,9 +49,11 @@ def find_checkpoint(path: Path | str) -> Path:
         raise CheckpointError(f"{path}: no such run or checkpoint")
     if files := run_checkpoints(path):
         return files[-1]
-    if (path / EXPORTED).is_file():
-        return path / EXPORTED
-    raise CheckpointError(f"{path}: holds no checkpoints/step-*.pt, so it is no run of gen")
+    for name in PUBLISHED:
+        if (path / name).is_file():
+            return path / name
+    names = ", ".join(PUBLISHED)
+    raise CheckpointError(f"{path}: no run of gen (checkpoints/step-*.pt), and without {names}")
 
 
 def read_newest(path: Path | str) -> tuple[Path, Any]:
@@ -78,29 +77,65 @@ def read_newest(path: Path | str) -> tuple[Path, Any]:
 
 
 def read_file(path: Path) -> Any:
-    """What a torch file holds, or an exported one, on the CPU.
+    """What a file of weights holds, on the CPU: nested dictionaries of tensors and plain values.
 
-    Only tensors and plain values are ever unpickled (`weights_only=True`), after the guard has
-    compared all checksums and found nothing that takes more memory than a few times the file.
+    The first bytes decide how it is read: a torch file, safetensors (`Stored` if gen exported it),
+    or the index of a sharded checkpoint. Only tensors and plain values are ever unpickled
+    (`weights_only=True`), after the guard has compared all checksums and found nothing that takes
+    more memory than a few times the file.
 
     Raises:
-        CheckpointError: damaged, or no torch file.
+        CheckpointError: damaged, or something else; it says what, and what to do.
     """
-    if path.suffix == ".safetensors":
-        from gen.runs.pretrained import read_pretrained
+    from gen.runs.pretrained import read_pretrained
 
+    try:
+        kind = format_of(path)
+    except NotRegularError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    if kind == SAFETENSORS:
         return read_pretrained(path)
+    if kind == INDEX:
+        return _read_shards(path)
+    if kind in FOREIGN:
+        raise CheckpointError(f"{path}: {FOREIGN[kind]}")
     try:
         with open_regular(path) as file:
             check_torch_file(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
-    except NotRegularError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    except HoldsCodeError as error:
+        raise CheckpointError(f"{path}: {error}; {_INSTEAD[error.script]}") from error
     except Exception as error:
         # torch reports damage through a dozen exception types, some with paragraphs of advice.
         reason = error if isinstance(error, UnsafeFileError) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no checkpoint ({reason})") from error
+
+
+_INSTEAD = {
+    True: "run it with --script FILE, or save its state_dict()",
+    False: "save a state_dict() of it, or build its network with --script FILE.py:FUNCTION",
+}
+
+
+def _read_shards(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of all files that an index names, in one state dict."""
+    try:
+        files = read_index(path)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged index ({shorten(error)})") from error
+    weights = {}
+    for name, tensors in files.items():
+        shard = path.parent / name
+        if not shard.exists():
+            raise CheckpointError(f"{path}: names {shorten(name)}, which is not in its folder")
+        held = {} if format_of(shard) == INDEX else read_file(shard)
+        if not isinstance(held, dict) or not all(
+            isinstance(held.get(tensor), torch.Tensor) for tensor in tensors
+        ):
+            raise CheckpointError(f"{shard}: does not hold the tensors that {path.name} names")
+        weights |= {tensor: held[tensor] for tensor in tensors}
+    return weights
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -112,7 +147,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     return check_content(*read_newest(path))
 
 
-Generator = Decoder | ExampleGenerator
+Generator = Decoder | TransposedStack
 
 
 @dataclass(frozen=True)
@@ -162,29 +197,31 @@ def open_run(
     *,
     ema: bool = True,
     device: str = "auto",
+    key: str | None = None,
     read: tuple[Path, Any] | None = None,
 ) -> Run:
     """The networks of a run directory or checkpoint; no other flags are needed.
 
     Args:
         path: a run directory (its newest checkpoint is taken), a checkpoint file or an exported
-            folder; also a DCGAN generator's state dict in the layout of PyTorch's example.
+            folder; also weights of others, if they are those of a `TransposedStack`.
         ema: take the moving average of the weights instead of the last ones.
         device: as in `gen.system.device.pick_device`.
+        key: the part of a file of others, such as `g_ema`.
         read: what `read_newest(path)` gave, if the caller read it already.
 
     Raises:
         CheckpointError: missing, damaged or foreign, or weights that are not finite.
     """
     path, held = read or read_newest(path)
-    weights = state_dict_in(held)
-    example = ExampleGenerator.from_weights(weights) if weights else None
-    if example:
-        run = Run(path, None, {"generator": example})
-    else:
+    if is_ours(held):
+        if key:
+            raise CheckpointError(f"{path}: a run of gen has no parts to choose by --key")
         stored = stored_in(path, held)
         modules = networks_of(path, stored, ema)
         run = Run(path, stored.config, modules, tuple(stored.averaged), stored.step)
+    else:
+        run = Run(path, None, {"generator": stack_in(path, held, key)})
     place = pick_device(device)
     for name, module in run.modules.items():
         if not all(value.isfinite().all() for value in module.state_dict().values()):
@@ -193,6 +230,26 @@ def open_run(
             )
         module.eval().requires_grad_(False).to(place)
     return run
+
+
+def stack_in(path: Path, held: Any, key: str | None = None) -> TransposedStack:
+    """The one generator in a file of others that its weights alone define.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+
+    def make(weights: State) -> TransposedStack | None:
+        try:
+            return TransposedStack(weights)
+        except (ValueError, KeyError, TypeError, RuntimeError, AttributeError):
+            return None  # other layers, or names that no module can have
+
+    wanted = "gen can build none of these by itself: --script FILE.py:FUNCTION builds a network"
+    try:
+        return choose(held, key, make, f"no checkpoint of gen, and {wanted}")
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,13 @@ from gen.runs.checkpoint import (
     EXPORTED,
     FORMAT,
     CheckpointError,
+    State,
     Stored,
     below,
     check_origin,
     checked_config,
 )
-from gen.system.files import read_regular, write_atomically
+from gen.system.files import open_regular, read_regular, write_atomically
 from gen.system.text import shorten
 
 CONFIG = "config.json"
@@ -48,30 +51,60 @@ def write_pretrained(
     write_atomically(folder / CONFIG, text.encode())
 
 
-def read_pretrained(file: Path) -> Stored:
-    """The weights of an exported folder: the networks that are sampled, averaged or not.
+def read_header(file: Path) -> dict[str, Any]:
+    """Names, types, and shapes of a safetensors file, and its `__metadata__`.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    with _sound(file), open_regular(file) as opened:
+        return _header(opened.read(8), opened.read(_HEADER))
+
+
+def read_safetensors(file: Path) -> tuple[State, dict[str, str]]:
+    """Tensors and metadata.
 
     Memory is bounded by three times the file's size: safetensors checks each tensor's extent
     against it. The file is read once, not mapped: one that is cut meanwhile would kill the process.
 
     Raises:
-        CheckpointError: damaged, of something else, or without its config.json.
+        CheckpointError: damaged.
     """
     from safetensors.torch import load
 
-    try:
+    with _sound(file):
         data = read_regular(file)
-        length = int.from_bytes(data[:8], "little")
-        if length > _HEADER:
-            raise CheckpointError(f"a header of {length} bytes; at most {_HEADER} are read")
-        header = json.loads(data[8 : 8 + length])
-        about = json.loads(header.get("__metadata__", {}).get("gen", "{}"))
-        weights = load(data)
+        header = _header(data[:8], data[8 : 8 + _HEADER])
+        return load(data), header.get("__metadata__", {})
+
+
+def _header(length: bytes, data: bytes) -> dict[str, Any]:
+    count = int.from_bytes(length, "little")
+    if count > _HEADER:
+        raise ValueError(f"a header of {count} bytes; at most {_HEADER} are read")
+    return json.loads(data[:count])
+
+
+@contextlib.contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # SafetensorError, OSError, JSONDecodeError, …
         reason = shorten(getattr(error, "strerror", None) or error, 120)
         raise CheckpointError(f"{file}: damaged, or no safetensors file ({reason})") from error
+
+
+def read_pretrained(file: Path) -> Stored | State:
+    """What a safetensors file holds: an exported folder's networks, or weights of others.
+
+    Raises:
+        CheckpointError: damaged, or without its config.json.
+    """
+    weights, metadata = read_safetensors(file)
+    with _sound(file):
+        about = json.loads(metadata.get("gen", "{}"))
     if not isinstance(about, dict) or not {"format", "step", "sha256"} <= about.keys():
-        raise CheckpointError(f"{file}: {len(weights)} tensors, but not exported by gen")
+        return weights
     if about["sha256"] != digest(weights):
         raise CheckpointError(f"{file}: damaged: the weights are not those that were written")
     check_origin(file, about["format"], about["step"])
