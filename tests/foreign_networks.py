@@ -5,6 +5,8 @@
 `../shared/data/README.md` says where the weights come from.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -105,6 +107,23 @@ def resize_mnist(path):
         return torch.cat([latents, torch.arange(count)[:, None] % 10], 1)
 
     return network, draw
+
+
+class ExampleGenerator(nn.Module):
+    """The generator of pytorch/examples/dcgan: latents (B, Z) → images (B, C, H, W)."""
+
+    def __init__(self, widths):
+        """Take the channels from the latent to the image, e.g. (100, 512, 256, 128, 64, 3)."""
+        super().__init__()
+        self.latent, layers = widths[0], []
+        for stage, (incoming, outgoing) in enumerate(pairwise(widths)):
+            stride, padding = (2, 1) if stage else (1, 0)
+            layers.append(nn.ConvTranspose2d(incoming, outgoing, 4, stride, padding, bias=False))
+            layers += [nn.BatchNorm2d(outgoing), nn.ReLU(inplace=True)]
+        self.main = nn.Sequential(*layers[:-2], nn.Tanh())
+
+    def forward(self, latents):
+        return self.main(latents[:, :, None, None])
 
 
 def small():

@@ -73,7 +73,7 @@ def repaired_file(content: dict[str, Any], found: Repair) -> bytes:
 
     weights = content["ema"] if is_ours(content) else next(w for _, w in list_parts(content))
     (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
-    weights[name] = found.weight.clone()
+    weights[name].copy_(found.weight)
     return _serialized(content)
 
 

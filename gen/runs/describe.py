@@ -12,7 +12,8 @@ from gen.runs.checkpoint import CheckpointError, Stored, fitting, is_ours, store
 from gen.runs.formats import SAFETENSORS, format_of
 from gen.runs.open import read_newest, stack_in
 from gen.runs.pretrained import read_header
-from gen.runs.weights import list_networks, list_parts
+from gen.runs.weights import list_networks, named_parts
+from gen.system.errors import InputError
 from gen.system.text import shorten
 
 SHOWN = 200  # lines of a tree
@@ -30,11 +31,11 @@ def describe_file(path: Path | str, key: str | None = None) -> str:
     """
     path, content = read_newest(path)
     if key:
-        named = {place: state for place, state in list_networks(content) if place == key}
-        if not named:
-            held = ", ".join(shorten(place) for place, _ in list_parts(content) if place)
-            raise CheckpointError(f"{path}: has no part {key!r}; it holds {held or 'no parts'}")
-        return "\n".join([f"{path}: {shorten(key)}", *_tree(named[key])])
+        try:
+            ((place, part), *_) = named_parts(list(list_networks(content)), key)
+        except InputError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return "\n".join([f"{path}: {shorten(place)}", *_tree(part)])
     if is_ours(content):
         return _describe_run(path, content)
     tensors = [value for value in _leaves(content) if isinstance(value, torch.Tensor)]
@@ -43,7 +44,7 @@ def describe_file(path: Path | str, key: str | None = None) -> str:
     if format_of(path) == SAFETENSORS:
         about = read_header(path).get("__metadata__", {})
         lines += [f"metadata {shorten(name)}: {shorten(text)}" for name, text in about.items()]
-    tree = list(_tree(content))
+    tree = list(_tree(content if isinstance(content, dict | list | tuple) else [content]))
     more = f"  … and {len(tree) - SHOWN} more lines (--key NAME shows all of a part)"
     return "\n".join([*lines, *tree[:SHOWN], *[more] * (len(tree) > SHOWN)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from gen.runs.checkpoint import (
 )
 from gen.runs.formats import FOREIGN, INDEX, PUBLISHED, SAFETENSORS, format_of, read_index
 from gen.runs.guard import HoldsCodeError, UnsafeFileError, check_torch_file
-from gen.runs.weights import choose
+from gen.runs.weights import choose, list_networks, list_parts
 from gen.system import distributed
 from gen.system.device import pick_device
 from gen.system.errors import InputError
@@ -232,6 +233,9 @@ def open_run(
     return run
 
 
+_GENERATOR = re.compile(r"(.*\.)?(net_?)?g(en(erator)?)?(_?ema)?|(.*\.)?(g_)?ema", re.IGNORECASE)
+
+
 def stack_in(path: Path, held: Any, key: str | None = None) -> TransposedStack:
     """The one generator in a file of others that its weights alone define.
 
@@ -239,15 +243,20 @@ def stack_in(path: Path, held: Any, key: str | None = None) -> TransposedStack:
         CheckpointError: there is none, or there are several.
     """
 
+    places = {place for place, _ in list_parts(held)}
+
     def make(weights: State) -> TransposedStack | None:
         try:
             return TransposedStack(weights)
         except (ValueError, KeyError, TypeError, RuntimeError, AttributeError):
             return None  # other layers, or names that no module can have
 
+    # Layers with one prefix may be a part of a network. Only a name can say that they are all.
+    parts = list_networks(held, depth=2 if key else 1)
+    whole = [(p, s) for p, s in parts if key or _GENERATOR.fullmatch(p) or p in places]
     wanted = "gen can build none of these by itself: --script FILE.py:FUNCTION builds a network"
     try:
-        return choose(held, key, make, f"no checkpoint of gen, and {wanted}")
+        return choose(whole, key, make, f"no checkpoint of gen, and {wanted}")
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -75,7 +75,7 @@ def read_safetensors(file: Path) -> tuple[State, dict[str, str]]:
     with _sound(file):
         data = read_regular(file)
         header = _header(data[:8], data[8 : 8 + _HEADER])
-        return load(data), header.get("__metadata__", {})
+        return dict(sorted(load(data).items())), header.get("__metadata__", {})
 
 
 def _header(length: bytes, data: bytes) -> dict[str, Any]:

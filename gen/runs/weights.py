@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -40,30 +40,33 @@ def unwrapped(name: str) -> str:
     return name
 
 
-def list_networks(content: Any) -> Iterator[tuple[str, State]]:
+def list_networks(content: Any, depth: int = 2) -> Iterator[tuple[str, State]]:
     """Yield the parts of a file, and of each what its names have in common: `generator.` of many.
 
-    Lightning stores all networks in one state dict. Two levels of names are looked at.
+    Lightning stores all networks in one state dict. `depth` levels of names are looked at.
     """
     for place, state in list_parts(content):
         yield place, state
         inner: dict[str, State] = {}
         for name, value in state.items():
             levels = name.split(".")
-            for depth in range(1, min(3, len(levels))):
-                prefix = ".".join(levels[:depth])
+            for level in range(1, min(depth + 1, len(levels))):
+                prefix = ".".join(levels[:level])
                 inner.setdefault(prefix, {})[name[len(prefix) + 1 :]] = value
         for prefix, weights in inner.items():
             yield f"{place}.{prefix}" if place else prefix, weights
 
 
 def choose(
-    content: Any, key: str | None, make: Callable[[State], _Made | None], wanted: str
+    networks: Iterable[tuple[str, State]],
+    key: str | None,
+    make: Callable[[State], _Made | None],
+    wanted: str,
 ) -> _Made:
     """What `make` makes of the one part of a file that it takes.
 
     Args:
-        content: as `gen.runs.open.read_file` gives it.
+        networks: as `list_networks` yields them.
         key: the end of the keys that lead to the part; None where only one is taken.
         make: returns None for weights that it does not take.
         wanted: what `make` takes, for the message.
@@ -71,11 +74,8 @@ def choose(
     Raises:
         InputError: no part is taken, or several are, or no part has this key.
     """
-    networks = list(list_networks(content))
-    named = [(p, s) for p, s in networks if key is None or f".{p}".endswith(f".{key}")]
-    named = [(p, s) for p, s in named if p == key] or named
-    if not named:
-        raise InputError(f"has no part {key!r}; it holds {describe_parts(content)}")
+    networks = list(networks)
+    named = networks if key is None else named_parts(networks, key)
     found: dict[str, tuple[State, _Made]] = {}
     for place, state in sorted(named, key=lambda item: item[0].count(".")):
         # The prefix of all names of a part is this part again.
@@ -85,16 +85,27 @@ def choose(
         if (made := make(state)) is not None:
             found[place] = state, made
     if not found:
-        raise InputError(f"holds {describe_parts(content)}; {wanted}")
+        raise InputError(f"holds {describe_parts(networks)}; {wanted}")
     if len(found) > 1:
         keys = " or ".join(f"--key {shorten(place)}" for place in [*found][:_SHOWN])
-        raise InputError(f"holds {describe_parts(content)}; choose one: {keys}")
+        raise InputError(f"holds {describe_parts(networks)}; choose one: {keys}")
     return next(made for _, made in found.values())
 
 
-def describe_parts(content: Any) -> str:
+def named_parts(networks: list[tuple[str, State]], key: str) -> list[tuple[str, State]]:
+    """The part of this name, or those that have it at the end of their names.
+
+    Raises:
+        InputError: there is none.
+    """
+    named = [(place, state) for place, state in networks if f".{place}".endswith(f".{key}")]
+    if not named:
+        raise InputError(f"has no part {shorten(key)!r}; it holds {describe_parts(networks)}")
+    return [(place, state) for place, state in named if place == key] or named
+
+
+def describe_parts(parts: list[tuple[str, State]]) -> str:
     """`generator (19 tensors), g_ema (19 tensors)`."""
-    parts = list(list_parts(content))
     named = [f"{shorten(p) or 'a state dict'} ({len(s)} tensors)" for p, s in parts[:_SHOWN]]
     more = [f"{len(parts) - _SHOWN} more"] if len(parts) > _SHOWN else []
     return ", ".join([*named, *more]) or "no weights of a network"
@@ -119,4 +130,4 @@ def fill_network(network: nn.Module, content: Any, key: str | None = None) -> No
 
     first = next((f"{n} {tuple(s)}" for n, s in shapes.items()), "no weights")
     wanted = f"none has the names and shapes of {type(network).__name__} ({first} …)"
-    network.load_state_dict(choose(content, key, fitting, wanted))
+    network.load_state_dict(choose(list_networks(content), key, fitting, wanted))

@@ -194,7 +194,7 @@ def build_from_program(path: Path) -> tuple[nn.Module, Draw | None]:
     Raises:
         InputError: it is neither, or damaged, or onnxruntime is not installed.
     """
-    kind = format_of(path)
+    kind = format_of(path) if path.is_file() else None
     if kind not in (TORCH, ONNX):
         raise InputError(
             f"--script {path}: write FILE.py:CALLABLE, or name a TorchScript or ONNX file"

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from gen.models.dcgan import ExampleGenerator
 from PIL import Image
 from torch import nn
 
@@ -25,6 +24,7 @@ from gen.runs.folder import make_run_folder
 from gen.runs.open import find_checkpoint, load
 from gen.share.export import save_pretrained
 from tests.equality import content_differences
+from tests.foreign_networks import ExampleGenerator
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / ".." / "shared" / "data" / "weights"
@@ -101,7 +101,10 @@ def test_repair_writes_new_weights_that_every_command_takes(uneven, tmp_path):
     assert result.exit_code == 0, result.output
     assert "main.6: " in result.output and "PSNR" in result.output
     assert uneven.read_bytes() == before
-    gains = [phase_gains(load(f, device="cpu").main[-2].weight, 2, 1) for f in (uneven, out)]
+    gains = [
+        phase_gains(load(f, device="cpu").main.get_submodule("6").weight, 2, 1)
+        for f in (uneven, out)
+    ]
     spread = [float(g.flatten(0, 1).std(0).mean()) for g in gains]
     assert spread[1] < 0.7 * spread[0]
     with Image.open(out.with_suffix(".png")) as picture:
@@ -166,8 +169,8 @@ def test_networks_of_users_by_module_and_by_file():
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 1, "name a run or checkpoint, or a network by --factory or --script"),
-        (["--script", "small"], 1, "write --script file.py:callable"),
+        ([], 1, "name a run or checkpoint, or a network by --factory, --script, or"),
+        (["--script", "small"], 1, "write FILE.py:CALLABLE, or name a TorchScript"),
         (["--script", "nowhere.py:small"], 1, "nowhere.py: no such file"),
         (["--script", f"{FOREIGN}:absent"], 1, "has no callable 'absent'"),
         (["--script", f"{FOREIGN}:nothing"], 1, "returned str; it must return an nn.Module"),

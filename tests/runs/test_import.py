@@ -86,7 +86,7 @@ def test_neighbors_of_the_layout_are_not_taken_for_it(tmp_path):
         torch.save(changed, tmp_path / f"{name}.pth")
         with pytest.raises(CheckpointError, match="no checkpoint of gen"):
             load(tmp_path / f"{name}.pth")
-        assert "does not know" in describe_file(tmp_path / f"{name}.pth")
+        assert "gen can build none of these" in describe_file(tmp_path / f"{name}.pth")
 
 
 def test_inspect_names_a_run(finished_run):

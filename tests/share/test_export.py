@@ -362,12 +362,12 @@ def test_any_flipped_byte_of_the_weights_is_found(copy):
 def test_a_damaged_file_is_one_line(copy, spoil):
     file = copy / "model.safetensors"
     file.write_bytes(spoil(file.read_bytes()))
-    refused(copy, "damaged, or no safetensors file")
+    refused(copy, "damaged, or no (safetensors file|checkpoint)")
 
 
 def test_weights_of_others_are_refused(copy):
     save_file({"conv.weight": torch.zeros(3, 3)}, copy / "model.safetensors", {"format": "pt"})
-    refused(copy, "not exported by gen")
+    refused(copy, "no checkpoint of gen")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float64])
@@ -392,7 +392,7 @@ def test_a_header_that_would_take_memory_is_refused(copy):
 def test_pipes_are_not_waited_for(copy, name):
     (copy / name).unlink()
     os.mkfifo(copy / name)
-    refused(copy, "holds no checkpoints|a pipe, device or socket, not a file")
+    refused(copy, "no run of gen|a pipe, device or socket, not a file")
 
 
 HOSTILE = "a](http://x)<img src=x>`*_\x1b[31m\u202e\n# b$"
@@ -482,7 +482,7 @@ def test_tensors_of_other_shapes_do_not_fit(copy):
         ({"format": 2}, "format 2; this gen reads 1"),
         ({"step": -1}, "step is -1"),
         ({"sha256": "0"}, "damaged: the weights"),
-        ("[]", "not exported by gen"),
+        ("[]", "no checkpoint of gen"),
         ("{", "damaged, or no safetensors"),
     ],
 )

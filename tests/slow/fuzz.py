@@ -102,11 +102,11 @@ def images() -> Iterator[tuple[str, bytes]]:
 def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
     """A checkpoint of each model, and weights in the layout of PyTorch's example."""
     import torch
-    from gen.models.dcgan import ExampleGenerator
 
     from gen.config.run import MODELS, RunConfig
     from gen.data.datasets import load_dataset
     from gen.training.loop import Trainer
+    from tests.foreign_networks import ExampleGenerator
 
     plain = {"size": [16, 16], "channels": 3, "width": 4}
     data = load_dataset("shapes", root=folder, size=(16, 16), channels=3, count=16)
