@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import Command, GroupedOption, compute_options, network_options
+from gen.commands.options import (
+    Command,
+    GroupedOption,
+    compute_options,
+    network_options,
+    spell_network,
+)
 from gen.commands.output import own_command, say, say_notes, write_json
 
 if TYPE_CHECKING:
@@ -81,14 +86,12 @@ def explain_model(
             pictures.append(Picture("history.png", draw_history(history), alt, caption))
         tables = [layers_table(traced), shares_table(blamed)]
         section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
-        given = {"--factory": factory, "--script": script}
-        named = [source, *(part for flag, v in given.items() if v for part in (flag, v))]
-        network = shlex.join(filter(None, named))
+        steps = model_steps(measurement, words, spell_network(path, network))
         low, high = value_range
         thumbnails = ((images[:24] - low) * (255 / (high - low))).round().clamp(0, 255)
         write_report(
             measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
-            own_command(), (section,), model_steps(measurement, words, network),
+            own_command(), (section,), steps,
         )  # fmt: skip
         say(f"Report: {report / 'index.html'}")
 

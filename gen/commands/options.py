@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -176,6 +177,24 @@ def network_options() -> list[click.Parameter]:
                default="-1,1", show_default=True, help="values of black and white in its images"),
     ]
     # fmt: on
+
+
+def spell_network(path: str | None, options: dict[str, Any]) -> str:
+    """A path and values of `network_options`, as one types them after a command."""
+    words = [path] if path else []
+    for option in network_options():
+        value = options[option.name]
+        if value is not None and spelled(value) != option.default:
+            words += [option.opts[0], spelled(value)]
+    return shlex.join(words)
+
+
+def spelled(value: Any) -> str:
+    """A value of an option, as one types it: a size `34x45`, a range `0,1`."""
+    if not isinstance(value, tuple):
+        return str(value)
+    whole = all(isinstance(part, int) for part in value)
+    return ("x" if whole else ",").join(f"{part:g}" for part in value)
 
 
 def compute_options() -> list[click.Parameter]:
