@@ -121,7 +121,8 @@ def _join() -> Any:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend += ",cuda:nccl"
     store, number, count = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore("gen", store)
+    # torchrun restarts a group with the store of the one before: its addresses lead to the dead.
+    store = dist.PrefixStore(f"gen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     _Group.rank, _Group.world = number, count
     return store

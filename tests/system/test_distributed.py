@@ -337,6 +337,36 @@ def test_process_that_is_killed_ends_the_others(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_torchrun_restarts_after_a_process_was_killed(tmp_path):
+    """Plain torch fails in half of such restarts: it finds addresses of the dead group."""
+    command = [*TORCHRUN, "--max-restarts", "1", *TRAIN, "--steps", "20000", "--resume", "auto"]
+    command += ["--snapshot-every", "5", "--outdir", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        run = training_began(tmp_path, [process])
+        killed = json.loads((run / "status.json").read_text())["pid"]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: _pid_in(run) not in (None, killed), process)
+        before = load_checkpoint(run)["step"]
+        wait_until(lambda: load_checkpoint(run)["step"] > before, process)
+        os.kill(_pid_in(run), signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert "from step" in said and said.count("Stopped and saved") == 1, said
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def _pid_in(run):
+    """The process that status.json names, once it runs."""
+    status = json.loads((run / "status.json").read_text())
+    return status["pid"] if status["state"] == "running" else None
+
+
+@pytest.mark.slow
 def test_full_disk_of_the_first_process_ends_all_with_one_line(start, tmp_path):
     """RLIMIT_FSIZE makes the checkpoint of step 0 fail; the second process writes nothing."""
     resource = pytest.importorskip("resource", reason="no limit on a file's size")

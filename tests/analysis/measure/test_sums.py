@@ -1,6 +1,9 @@
 """Sums: any split, any merge, constant memory."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,3 +99,26 @@ def test_one_large_image_equals_its_blocks_in_cost_and_kind(draw):
     found = measure(draw(1, height=320, width=256).astype(np.uint8))
     assert found.blocks == 20 and found.images == 1
     assert all(period.undefined is None for period in found.periods.values())
+
+
+GROWTH = """
+import resource, torch
+from gen.analysis.measure import Meter
+torch.set_num_threads(1)
+meter = Meter((2,))
+images = torch.randint(0, 256, (4096, 1, 12, 12), dtype=torch.uint8)
+def memory():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+for number in range(128):
+    meter.update(images ^ number)
+    before = memory() if number == 7 else before if number else 0
+print((memory() - before) / (meter.images - 8 * 4096))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory in /proc")
+def test_memory_grows_by_at_most_64_bytes_an_image():
+    """Over half a million images; eight bytes are kept of each."""
+    result = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True)
+    assert float(result.stdout) <= 64, result
