@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 
@@ -24,9 +25,17 @@ def export_run(
     features: str,
     num: int,
     data_root: Path,
+    license_id: str,
+    push: str | None,
 ) -> None:
-    """Write weights, then what they give when they are read again, then the card."""
+    """Write weights, then what they give when they are read again, then the card; push all."""
+    from gen.runs.hub import check_name, import_hub
+    from gen.runs.hub import push as push_folder
     from gen.share.export import check_new
+
+    if push:  # whatever is missing is said before any work
+        check_name(push)
+        import_hub()
 
     try:
         check_new(outdir)
@@ -68,9 +77,18 @@ def export_run(
         flags = ["--reference", last_name(reference or "DATA"), "--features", last_name(features)]
         arguments = f"{shlex.join(map(printable, flags))} --num {num}"
         measured = measurement, quality, arguments
-        text = write_card(outdir.name, run, ema, files, read_logged(given), *measured)
+        text = write_card(outdir.name, run, ema, files, read_logged(given), *measured, license_id)
         write_atomically(folder / "README.md", text.encode())
     say(f"{', '.join(files)}, README.md → {shown}")
+    if push:
+        say(f"Pushed: {push_folder(outdir, push)}. Load it: gen.load('hf-hub:{push}')")
+
+
+def check_license(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """An identifier such as `mit` or `cc-by-4.0`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
+        raise click.BadParameter(f"{value!r}; write an identifier such as mit or cc-by-4.0")
+    return value
 
 
 _WHAT, _CARD, _PATH = "What", "Model card", click.Path(path_type=Path)
@@ -86,6 +104,11 @@ export = Command(
         grouped(_WHAT, "--ema/--no-ema", default=True,
                 help="averaged weights or the last  [default: ema]"),
         grouped(_WHAT, "--onnx", is_flag=True, help=f"write {ONNX} as well (gen[onnx])"),
+        grouped(_WHAT, "--push", metavar="USER/NAME",
+                help="upload the folder to the Hugging Face Hub as well (gen[hub])"),
+        grouped(_CARD, "--license", "license_id", default="unknown", show_default=True,
+                callback=check_license, metavar="ID",
+                help="license of the weights as the Hub names it, such as mit"),
         grouped(_CARD, "--reference", metavar="DATA",
                 help="measure quality against these images (gen[metrics])"),
         grouped(_CARD, "--features", default="random", show_default=True,
@@ -99,6 +122,7 @@ export = Command(
     examples="""
         gen export runs/00000-dcgan-shapes --outdir shapes-dcgan
         gen export runs/00000-dcgan-mnist --outdir digits --reference mnist --onnx
+        gen export runs/00000-dcgan-mnist --outdir digits --license mit --push user/digits
     """,
 )
 # fmt: on

@@ -8,6 +8,7 @@ from pathlib import Path
 from gen.system.files import open_regular
 
 TORCH, SAFETENSORS, INDEX, ONNX = "torch", "safetensors", "index", "ONNX"
+HUB = "hf-hub:"  # begins the address of a folder on the Hugging Face Hub
 # Weights in a folder of the Hub, in the order in which they are looked for.
 PUBLISHED = (
     "model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors",
@@ -73,6 +74,8 @@ def format_of(path: Path) -> str | None:
 
 def holds_network(path: Path) -> bool:
     """Whether a path is a file of weights, read or not, or a folder that holds one, not images."""
+    if str(path).startswith(HUB):
+        return True
     if path.is_dir():
         return any((path / name).exists() for name in ("checkpoints", *PUBLISHED))
     return path.is_file() and format_of(path) not in (None, "tar", "gzip", "HTML")

@@ -27,8 +27,9 @@ from gen.runs.checkpoint import (
     run_checkpoints,
     stored_in,
 )
-from gen.runs.formats import FOREIGN, INDEX, PUBLISHED, SAFETENSORS, format_of, read_index
+from gen.runs.formats import FOREIGN, HUB, INDEX, PUBLISHED, SAFETENSORS, format_of, read_index
 from gen.runs.guard import HoldsCodeError, UnsafeFileError, check_torch_file
+from gen.runs.hub import fetch
 from gen.runs.weights import choose, list_networks, list_parts
 from gen.system import distributed
 from gen.system.device import pick_device
@@ -40,10 +41,12 @@ from gen.system.text import printable, shorten
 def find_checkpoint(path: Path | str) -> Path:
     """The file itself, the newest checkpoint of a run directory, or the weights of another folder.
 
+    `hf-hub:user/name` is a folder that was exported to the Hugging Face Hub.
+
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(path)
+    path = fetch(str(path)) if str(path).startswith(HUB) else Path(path)
     if path.is_file():
         return path
     if not path.is_dir():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,7 @@ def write_card(
     measurement: Measurement | None,
     quality: Quality | None,
     arguments: str,
+    license_id: str = "unknown",
 ) -> str:
     """The text of README.md.
 
@@ -53,11 +56,12 @@ def write_card(
         measurement: Of the checkerboards in samples or logit maps, where there are such.
         quality: Distances of samples from a reference, where they were measured.
         arguments: Those of `gen quality`, for samples.
+        license_id: The license's name on the Hub.
     """
     model, data = run.config.model, run.config.data
     weights = "moving average of the weights" if averaged else "last weights, not averaged"
     parts = [
-        f"---\nlibrary_name: gen\ntags:\n- {model.model}\n---",
+        f"---\n{describe(name, run, measurement, quality, license_id)}\n---",
         f"# {markdown(name)}",
         f"{model.model}, {model}; trained on {code(data.data)} for {run.step} steps; {weights}.",
     ]
@@ -85,6 +89,58 @@ def write_card(
         )
     parts += ["## Files", "\n".join(f"- `{file}`: {text}" for file, text in files.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def describe(
+    name: str,
+    run: Run,
+    measurement: Measurement | None,
+    quality: Quality | None,
+    license_id: str,
+) -> str:
+    """What the Hub reads of a card, as YAML; without its library (extra `hub`) no results."""
+    about = {
+        "license": license_id,
+        "library_name": "gen",
+        "pipeline_tag": pipeline_tag(run),
+        "tags": [run.config.model.model, "checkerboard-artifacts"],
+    }
+    try:
+        from huggingface_hub import EvalResult, ModelCardData
+    except ImportError:
+        plain = (f"{key}: {value}" for key, value in about.items() if isinstance(value, str))
+        return "\n".join([*plain, "tags:", *(f"- {tag}" for tag in about["tags"])])
+    data, title = (
+        html.escape(printable(text), quote=False)  # readers without YAML take it for Markdown
+        for text in (Path(run.config.data.data).name, name)
+    )
+    place = {"task_type": about["pipeline_tag"], "dataset_type": data, "dataset_name": data}
+    found = [
+        EvalResult(**place, metric_type=kind, metric_name=words, metric_value=round(value, 4))
+        for kind, words, value in results(measurement, quality)
+    ]
+    shown = {"model_name": title, "eval_results": found} if found else {}
+    return ModelCardData(**about, **shown).to_yaml().strip()
+
+
+def results(
+    measurement: Measurement | None, quality: Quality | None
+) -> Iterator[tuple[str, str, float]]:
+    """Identifier, name and value of each number of the card."""
+    for number, period in (measurement.periods if measurement else {}).items():
+        level = period.level_dbc if period.detected else period.level_upper_dbc
+        if not period.undefined and level is not None:
+            kind = "detected" if period.detected else "not detected, upper bound"
+            yield f"checkerboard_period_{number}", f"Checkerboard, dBc ({kind})", level
+    if quality and quality.frechet is not None:
+        yield "frechet_distance", f"Fréchet distance ({quality.features} features)", quality.frechet
+
+
+def pipeline_tag(run: Run) -> str:
+    """The Hub's name for what a model does."""
+    if run.predicts_masks:
+        return "image-segmentation"
+    return "unconditional-image-generation" if run.draws_images else "image-classification"
 
 
 READING = (

@@ -175,7 +175,7 @@ def test_it_cannot_be_resumed(exported):
 
 def test_the_card_says_what_how_and_how_good(exported):
     text = (exported / "README.md").read_text()
-    assert text.startswith("---\nlibrary_name: gen\n")
+    assert text.startswith("---\n") and "\nlibrary_name: gen\n" in text
     measured = run("images", exported, command=analyze.main).stdout.strip()
     assert f"$ gen images shapes-dcgan\n{measured}\n" in text
     assert "40 images of shapes-dcgan against 40 of shapes (of 20000)" in text
@@ -187,6 +187,27 @@ def test_the_card_says_what_how_and_how_good(exported):
     for file in exported.iterdir():
         assert file.name == "README.md" or f"`{file.name}`" in text
     assert file.stat().st_mode & 0o044  # others may read what is to be shared
+
+
+def test_the_hub_reads_license_task_and_results(exported, trained, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    text = (exported / "README.md").read_text()
+    data = hub.ModelCard(text).data
+    assert (data.license, data.library_name) == ("unknown", "gen")
+    assert data.pipeline_tag == "unconditional-image-generation"
+    results = {each.metric_type: each for each in data.eval_results}
+    assert "frechet_distance" not in results  # undefined: fewer images than features
+    assert results["checkerboard_period_2"].dataset_name == "shapes"
+    assert "dBc" in results["checkerboard_period_2"].metric_name
+    assert run(trained, "--outdir", tmp_path / "new", "--license", "MIT or so").exit_code == 2
+
+
+def test_a_card_without_the_library_has_no_results(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert run(trained, "--outdir", tmp_path / "new", "--license", "mit").exit_code == 0
+    head = (tmp_path / "new" / "README.md").read_text().split("---\n")[1]
+    assert "license: mit\nlibrary_name: gen\npipeline_tag: uncond" in head
+    assert head.endswith("tags:\n- dcgan\n- checkerboard-artifacts\n")
 
 
 def test_quality_that_was_not_measured_is_said_to_be_so(finished_run, tmp_path):
