@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,26 @@ from gen.commands.images import check_arguments
 from gen.commands.options import (
     Command,
     GroupedOption,
+    Parsed,
     compute_options,
     network_options,
+    parse_periods,
     spell_network,
 )
 from gen.commands.output import own_command, say, say_notes, write_json
 
 if TYPE_CHECKING:
-    from gen.analysis.layers.blame import Blame
-    from gen.analysis.layers.calls import Layer
+    from torch import Tensor
+
+    from gen.analysis.layers.blame import Blame, Share
+    from gen.analysis.layers.steps import Layer
     from gen.analysis.layers.trace import Trace
     from gen.analysis.measure.result import Measurement
+    from gen.inputs import LoadedNetwork
+    from gen.sampling.adapt import Inputs
 
-EXPLAINED = 256  # inputs for layers and blame, which run the network many times
+TRACED = 256  # inputs whose maps inside the network are measured
+THUMBNAILS = 24
 
 
 def source_options() -> list[click.Parameter]:
@@ -35,18 +43,25 @@ def source_options() -> list[click.Parameter]:
         *compute_options(),
         GroupedOption(["--num"], type=click.IntRange(128, 10**6), default=1024, group="Samples",
                       show_default=True, metavar="N", help="samples to draw, 128 or more"),
+        GroupedOption(["--periods"], type=Parsed("P,P", parse_periods), group="Samples",
+                      help="periods in pixels  [default: 2,4,8 and those of its layers, up to 32]"),
     ]  # fmt: skip
 
 
 def explain_model(
-    path: str | None, num: int, report: Path | None, json_file: str | None, **network: Any
+    path: str | None,
+    num: int,
+    periods: tuple[int, ...] | None,
+    report: Path | None,
+    json_file: str | None,
+    **network: Any,
 ) -> None:
     """Measure, trace, blame, advise; `network` is for `open_network`."""
     check_arguments(None, 0, json_file, report)
     from gen.analysis.layers.advice import advise
-    from gen.analysis.layers.blame import blame, generate_with
+    from gen.analysis.layers.blame import blame
+    from gen.analysis.layers.steps import find_layers, list_periods
     from gen.analysis.layers.trace import trace
-    from gen.analysis.measure.meter import measure
     from gen.analysis.report.history import describe_onset, read_history
     from gen.inputs import open_network
 
@@ -54,10 +69,11 @@ def explain_model(
     value_range = opened.value_range
     say_notes(opened)
     inputs = opened.draw(num)
-    images = generate_with(opened.network, inputs, {})
-    measurement = measure(images, value_range=value_range, pictures=report is not None)
-    traced = trace(opened.network, inputs[:EXPLAINED])
-    blamed = blame(opened.network, inputs[:EXPLAINED], value_range)
+    periods = list_periods(find_layers(opened.network, inputs[:2]).layers, periods)
+    measurement, first = _measure(opened, inputs, periods, report is not None)
+    options = {"periods": periods, "batch_size": opened.adapted.batch_size}
+    traced = trace(opened.network, inputs[:TRACED], **options)
+    blamed = blame(opened.network, inputs, value_range, **options)
     history = read_history(Path(path)) if path else []
     since, words = describe_onset(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
@@ -86,9 +102,9 @@ def explain_model(
             pictures.append(Picture("history.png", draw_history(history), alt, caption))
         tables = [layers_table(traced), shares_table(blamed)]
         section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
-        steps = model_steps(measurement, words, spell_network(path, network))
+        steps = model_steps(words, spell_network(path, network))
         low, high = value_range
-        thumbnails = ((images[:24] - low) * (255 / (high - low))).round().clamp(0, 255)
+        thumbnails = ((first - low) * (255 / (high - low))).round().clamp(0, 255)
         write_report(
             measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
             own_command(), (section,), steps,
@@ -96,8 +112,28 @@ def explain_model(
         say(f"Report: {report / 'index.html'}")
 
 
-def own_level(measurement: Measurement, layer: Layer) -> dict[str, Any]:
+def _measure(
+    opened: LoadedNetwork, inputs: Inputs, periods: tuple[int, ...], pictures: bool
+) -> tuple[Measurement, Tensor]:
+    """The measurement of all samples, in a stream, and the first of them."""
+    import torch
+
+    from gen.analysis.layers.calls import batches, run_network
+    from gen.analysis.measure.meter import Meter
+
+    meter, first = Meter(periods, opened.value_range, pictures), []
+    for batch in batches(inputs, opened.adapted.batch_size):
+        images = run_network(opened.network, batch)
+        meter.update(images)
+        if sum(map(len, first)) < THUMBNAILS:
+            first.append(images[:THUMBNAILS].cpu())
+    return meter.compute(), torch.cat(first)[:THUMBNAILS]
+
+
+def own_level(measurement: Measurement | None, layer: Layer) -> dict[str, Any] | None:
     """Level at a layer's own period, as far as there is one."""
+    if measurement is None:
+        return None
     period = measurement.periods[math.lcm(*layer.stride)]
     level = {"level_dbc": period.level_dbc, "level_upper_dbc": period.level_upper_dbc}
     finite = {k: None if v is None or not math.isfinite(v) else v for k, v in level.items()}
@@ -105,7 +141,7 @@ def own_level(measurement: Measurement, layer: Layer) -> dict[str, Any]:
 
 
 def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
-    """Plain values of layers and shares for JSON (schema 1)."""
+    """Plain values of layers and shares for JSON (schema 2)."""
     layers = [
         {
             "name": t.layer.name, "kind": t.layer.kind, "stride": t.layer.stride,
@@ -119,15 +155,24 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
     shares = {
         str(period): [
             {
-                "layer": s.layer.name, "share": s.share, "low": s.low, "high": s.high,
-                "balanced_db": s.balanced_db, "control_db": s.control_db,
+                "layer": s.layer.name,
+                "activations": share_to_dict(s.activations), "weights": share_to_dict(s.weights),
             }
             for s in parts
         ]
         for period, parts in blamed.periods.items()
     }  # fmt: skip
     notes = list(dict.fromkeys((*traced.notes, *blamed.notes)))
-    return {"schema": 1, "layers": layers, "shares": shares, "notes": notes}
+    rest = {str(period): value for period, value in blamed.rest.items()}
+    return {
+        "schema": 2, "layers": layers, "shares": shares, "rest": rest, "notes": notes,
+        "unseen": list(traced.unseen),
+    }  # fmt: skip
+
+
+def share_to_dict(share: Share | None) -> dict[str, float] | None:
+    """Plain values of one share."""
+    return None if share is None else dataclasses.asdict(share)
 
 
 model = Command(

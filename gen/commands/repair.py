@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,12 @@ SHOWN = 8
 
 
 def repair_model(
-    path: str | None, num: int, output: Path, target: float | None, **network: Any
+    path: str | None,
+    num: int,
+    periods: tuple[int, ...] | None,
+    output: Path,
+    target: float | None,
+    **network: Any,
 ) -> None:
     """Find the repair, print before and after, write the weights and a picture."""
     picture = output.with_suffix(".png")
@@ -37,57 +43,133 @@ def repair_model(
     opened = open_network(path, **network)
     value_range = opened.value_range
     say_notes(opened)
-    file, content = opened.read or (None, None)
+    file, content = opened.read or _read(path)
     if isinstance(content, Stored):
         raise InputError(f"{file}: an exported folder; repair the run, then export it again")
-    found = repair(opened.network, opened.draw(num), target, value_range)
+    batch_size = opened.adapted.batch_size
+    found = repair(
+        opened.network, opened.draw(num), target, value_range, periods=periods,
+        batch_size=batch_size,
+    )  # fmt: skip
     say(found, err=False)
     if found.refused:
         raise InputError("not repaired, nothing written")
-    write_atomically(output, repaired_file(content, found) if file else state_of(opened, found))
-    save_png(picture, make_grid(before_after(opened, found, value_range), columns=SHOWN))
-    say(f"{output}: repaired. {picture}: before, after, ten times the difference.")
+    pictures = before_after(opened, found, value_range)
+    if content is None or not fill(content, found):
+        found.apply(opened.network)
+        content, file = opened.network.state_dict(), None
+    write_atomically(output, serialize(content, file))
+    if path:
+        _check_written(output, found, opened, network)
+    save_png(picture, make_grid(pictures, columns=SHOWN))
+    kind = "" if file else " It holds the state_dict() of your network."
+    say(f"{output}: repaired.{kind} {picture}: before, after, ten times the difference.")
+
+
+def _read(source: str | None) -> tuple[Path, Any] | tuple[None, None]:
+    """The file that the user's own code was given and what it holds, where it can be read."""
+    from gen.runs.checkpoint import CheckpointError
+    from gen.runs.open import read_file
+
+    try:
+        return (Path(source), read_file(Path(source))) if source else (None, None)
+    except CheckpointError:
+        return None, None
 
 
 def before_after(opened: LoadedNetwork, found: Repair, value_range: tuple[float, float]) -> Tensor:
     """Three rows of images, uint8: before, after, 10 × the difference around gray."""
     import torch
 
-    from gen.analysis.layers.blame import generate_with
+    from gen.analysis.layers.calls import run_network
+    from gen.analysis.layers.repair import replaced
     from gen.images import MID_GREY
 
     inputs, (low, high) = opened.draw(SHOWN), value_range
-    pair = [{}, {found.layer.enters: found.weight}]
-    before, after = (
-        (generate_with(opened.network, inputs, weights).cpu() - low) * (255 / (high - low))
-        for weights in pair
-    )
+    scale = 255 / (high - low)
+    before = (run_network(opened.network, inputs).cpu() - low) * scale
+    with replaced(opened.network, found.weights):
+        after = (run_network(opened.network, inputs).cpu() - low) * scale
     difference = MID_GREY + 10 * (after - before)
     return torch.cat([before, after, difference]).round().clamp(0, 255).byte()
 
 
-def repaired_file(content: dict[str, Any], found: Repair) -> bytes:
-    """A file of this content with the new weight, which goes where the weight was read."""
-    from gen.runs.checkpoint import is_ours
-    from gen.runs.weights import list_parts
+def fill(content: Any, found: Repair) -> bool:
+    """Put the new weights where a file's content holds the old ones; False if it does not.
 
-    weights = content["ema"] if is_ours(content) else next(w for _, w in list_parts(content))
-    (name,) = (n for n in weights if n == found.parameter or n.endswith(f".{found.parameter}"))
-    weights[name].copy_(found.weight)
-    return _serialized(content)
+    Keys, types, and layout stay; of a run only the averaged weights change, which are sampled.
+    """
+    content = content["ema"] if isinstance(content, dict) and "ema" in content else content
+    filled = []
+    for name, old in found.old.items():
+        same = [t for key, t in _tensors(content) if _holds(t, old)]
+        own = [t for key, t in _tensors(content) if _holds(t, old) and _ends(key, name)]
+        for tensor in own or same:
+            tensor.copy_(found.weights[name])
+        filled.append(bool(same))
+    return all(filled)
 
 
-def state_of(opened: LoadedNetwork, found: Repair) -> bytes:
-    """State dict of the user's own network with the new weight."""
-    found.apply(opened.network)
-    return _serialized(opened.network.state_dict())
+def _tensors(content: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested containers, with their keys joined by dots."""
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        yield key, content
+    elif isinstance(content, dict):
+        for name, value in content.items():
+            yield from _tensors(value, f"{key}.{name}")
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _tensors(value, key)
 
 
-def _serialized(content: Any) -> bytes:
+def _holds(tensor: Tensor, old: Tensor) -> bool:
+    """Whether a stored tensor has these values, as its type holds them."""
+    return tensor.shape == old.shape and bool((tensor == old.to(tensor)).all())
+
+
+def _ends(key: str, name: str) -> bool:
+    return f".{key}".endswith(f".{name}")
+
+
+def _check_written(
+    output: Path, found: Repair, opened: LoadedNetwork, options: dict[str, Any]
+) -> None:
+    """Fail, and remove the file, unless it loads to the network that was measured."""
+    from gen.analysis.layers.calls import run_network
+    from gen.analysis.layers.repair import replaced
+    from gen.inputs import open_network
+
+    inputs = opened.draw(SHOWN)
+    with replaced(opened.network, found.weights):
+        promised = run_network(opened.network, inputs)
+    loaded = run_network(open_network(str(output), **options).network, inputs)
+    if not (loaded - promised).abs().max() <= 1e-3 * promised.abs().max():
+        output.unlink()
+        raise InputError(
+            f"{output}: removed, as it does not load to the repaired network: the weights are not "
+            "read from where they were found; repair the network in your own code (gen.analysis."
+            "layers.repair)"
+        )
+
+
+def serialize(content: Any, file: Path | None) -> bytes:
+    """Content in the format of the file that it came from, or as torch writes it."""
     import io
 
     import torch
 
+    from gen.runs.formats import INDEX, SAFETENSORS, format_of
+    from gen.runs.pretrained import read_safetensors
+
+    kind = format_of(file) if file else None
+    if kind == INDEX:
+        raise InputError(f"{file}: a checkpoint in several files; save it in one, then repair that")
+    if kind == SAFETENSORS:
+        from safetensors.torch import save
+
+        return save(content, read_safetensors(file)[1] or None)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()

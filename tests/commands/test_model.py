@@ -65,7 +65,7 @@ def test_model_names_layer_period_and_mend(uneven, tmp_path):
     plain = json.loads((tmp_path / "m.json").read_text())
     assert [layer["name"] for layer in plain["layers"]] == ["main.3", "main.6"]
     assert [layer["period"] for layer in plain["layers"]] == [4, 2]
-    shares = {s["layer"]: s["share"] for s in plain["shares"]["2"]}
+    shares = {s["layer"]: s["weights"]["share"] for s in plain["shares"]["2"]}
     assert shares["main.6"] > 0.8 and plain["measurement"]["periods"]["2"]["detected"]
     page = (tmp_path / "r" / "index.html").read_text()
     assert "Which layer makes it" in page and "mostly main.6" in page
@@ -76,7 +76,7 @@ def test_model_of_a_run_says_since_when(finished_run, tmp_path):
     folder = finished_run[1]
     result = run("model", folder, "--num", 128, "--json", "-", "--report", tmp_path / "r")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["schema"] == 1
+    assert json.loads(result.stdout)["schema"] == 2
     assert "Period 2: " in result.stderr
     assert describe_onset(read_history(folder))[0] in result.stderr
     page = (tmp_path / "r" / "index.html").read_text()
@@ -121,7 +121,7 @@ def test_repair_of_a_run_goes_into_its_averaged_weights(finished_run, tmp_path, 
     from gen.analysis.layers import repair as module
 
     folder = finished_run[1]
-    monkeypatch.setattr(module, "_refusal", lambda *_: None)  # six steps leave nothing to repair
+    monkeypatch.setattr(module, "refuse", lambda *_: None)  # six steps leave nothing to repair
     result = run("repair", folder, "-o", tmp_path / "r.pt", "--num", 128)
     assert result.exit_code == 0, result.output
     old = torch.load(find_checkpoint(folder), weights_only=True)
@@ -205,7 +205,7 @@ def test_resize_network_of_others_is_cleared():
     file = WEIGHTS / "cwgangp_resize_mnist_hayato.pth"
     result = run("model", file, "--script", f"{FOREIGN}:resize_mnist", "--num", 256)
     assert result.exit_code == 0, result.output
-    assert "Nothing to repair" in result.output
+    assert "Nothing to fix" in result.output
     assert "enlarged by interpolation alone" in result.output
 
 
@@ -247,7 +247,7 @@ def test_repair_reads_the_run_once(finished, tmp_path, monkeypatch):
             path.unlink(missing_ok=True)
         shutil.copy(find_checkpoint(finished("vae")), folder / "checkpoints" / "step-00000099.pt")
 
-    monkeypatch.setattr(module, "_refusal", meanwhile)
+    monkeypatch.setattr(module, "refuse", meanwhile)
     result = run("repair", folder, "-o", tmp_path / "r.pt", "--num", 128)
     assert result.exit_code == 0, result.output
     assert result.stderr.count("Warning") == 1 and "looking for an older one" in result.stderr

@@ -7,8 +7,8 @@ import torch
 from gen.models.decoder import Decoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gen.analysis.layers.calls import find_layers
 from gen.analysis.layers.phases import find_last_enlarging, layer_gains
+from gen.analysis.layers.steps import find_layers
 from gen.analysis.layers.trace import trace
 from gen.analysis.measure.meter import measure
 from gen.sampling.seeds import draw_latents, sample_images
@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_measurement():
 @pytest.mark.parametrize("upsample", ["transposed", "subpixel"])
 def test_gains_are_those_of_the_analysis(upsample):
     network = grown(upsample)
-    found, _ = find_layers(network, torch.randn(2, 16))
+    found = find_layers(network, torch.randn(2, 16)).layers
     torch.testing.assert_close(layer_gains(find_last_enlarging(network)), found[-1].gains)
 
 

@@ -1,95 +1,210 @@
-"""What to do about a grid, in plain words, from trace and blame."""
+"""Where a grid comes from and what to do about it, in plain words: every sentence of advice."""
 
 from __future__ import annotations
 
-from gen.analysis.layers.blame import Blame, LayerShare
-from gen.analysis.layers.calls import Layer
+from collections.abc import Sequence
+
+from gen.analysis.layers.blame import Blame, LayerShare, Share
 from gen.analysis.layers.overlap import overlap, recommend
 from gen.analysis.layers.trace import Trace
+from gen.analysis.measure.lattice import minimum_size
 from gen.analysis.measure.result import Measurement
 
 MAIN_SHARE = 0.5
+DIFFERENT = 0.25  # shares of two ways that differ by more are both shown
+WEAK = 0.01  # a p-value above it: detected, but hardly
+AGAIN = "train again with --upsample balanced, or with nearest enlargement and a convolution"
 
 
 def advise(measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
-    """One or more sentences per detected period; one if there is none."""
+    """One or more sentences per detected period, or one for none; then what was not measured."""
     detected = [n for n, period in measurement.periods.items() if period.detected]
-    if not detected:
-        return [_describe_clean(measurement, trace)]
-    return [
-        sentence
-        for period in detected
-        for sentence in _advise_period(period, measurement, trace, blame)
-    ]
+    sentences = [_advise_period(n, measurement, trace, blame) for n in detected]
+    return [*(sentences or [_describe_clean(measurement, trace)]), *_unmeasured(measurement, trace)]
 
 
 def _describe_clean(measurement: Measurement, trace: Trace) -> str:
+    """What to say where no period was detected in the images."""
+    measured = {n: p for n, p in measurement.periods.items() if not p.undefined}
+    if not measured:
+        return "Nothing can be said about a grid: no period can be measured in these images."
     limits = [
         f"period {n} below {p.detection_limit_dbc:.1f} dBc"
-        for n, p in measurement.periods.items()
+        for n, p in measured.items()
         if p.detection_limit_dbc is not None
     ]
+    shown = ", ".join(limits) or "limits are above 0 dBc"
+    inside = [t.layer.name for t in trace.layers if _is_detected(t)]
+    traced = [str(n) for n, p in measured.items() if p.found]
     kinds = {t.layer.kind for t in trace.layers}
     why = " Its maps are enlarged by interpolation alone." if kinds == {"resize"} else ""
-    return f"Nothing to repair: no grid found ({', '.join(limits) or 'nothing measurable'}).{why}"
+    if inside:
+        return (
+            f"No grid in the images ({shown}). Inside the network there is one after "
+            f"{_join(inside)}; the layers that follow remove it.{why}"
+        )
+    if traced:
+        return (
+            f"No grid that the images share ({shown}). Period {_join(traced)} shows in the local "
+            f"variation of the pixels, as interpolation leaves it; no weights make it.{why}"
+        )
+    return f"Nothing to fix: no grid found ({shown}).{why}"
 
 
-def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
-    level = measurement.periods[period].level_dbc
-    shown = "" if level is None else f" at {level:.1f} dBc"
+def _is_detected(traced) -> bool:
+    measured = [m for m in (traced.output, traced.passed_on) if m is not None]
+    return any(m.detected for m in measured)
+
+
+def _unmeasured(measurement: Measurement, trace: Trace) -> list[str]:
+    """One sentence per period that a layer can make and that was not measured."""
+    height, width = measurement.size
+    makers: dict[int, list[str]] = {}
+    for each in trace.layers:
+        if each.layer.period > 1:
+            makers.setdefault(each.layer.period, []).append(each.layer.name)
+    found = []
+    for period, names in makers.items():
+        side = minimum_size(period)
+        if min(height, width) < side:
+            found.append(
+                f"Period {period}, which {_join(names)} can make, cannot be measured: it needs "
+                f"images of at least {side}×{side}, these are {height}×{width}."
+            )
+        elif period not in measurement.periods:
+            found.append(
+                f"Period {period}, which {_join(names)} can make, was not measured; "
+                f"--periods {period} does."
+            )
+    return found
+
+
+def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: Blame) -> str:
+    found = measurement.periods[period]
+    shown = "" if found.level_dbc is None else f" at {found.level_dbc:.1f} dBc"
+    head = f"Period {period}{shown}"
     causes = trace.causes(period)
     if not causes:
-        return [
-            f"Period {period}{shown}: no layer of this network can make it, so it comes from "
-            f"elsewhere: the training images (JPEG leaves 8) or what was done to the samples. "
-            "Measure the data: gen images DATA."
-        ]
-    shares = sorted(blame.periods.get(period, ()), key=lambda share: -share.share)
-    if not shares or not blame.images.periods[period].detected:
-        return [
-            f"Period {period}{shown}: can come from {', '.join(causes)}; too weak in the images "
-            "of the counterfactuals to be shared out. Take more with --num."
-        ]
-    first = shares[0]
-    if first.share < MAIN_SHARE:
-        return [f"Period {period}{shown}: {_advise_shared(shares)}"]
-    return [f"Period {period}{shown}: {_describe_cause(first)} {_advise_layer(first.layer, trace)}"]
-
-
-def _advise_shared(shares: list[LayerShare]) -> str:
-    rest = 1 - sum(share.share for share in shares)
-    if rest < MAIN_SHARE:
-        parts = ", ".join(f"{s.layer.name} {100 * s.share:.0f} %" for s in shares[:2])
-        return f"shared by several layers ({parts}). Train again with --upsample balanced."
+        return f"{head}: {_advise_without_cause(trace)}"
+    shares = blame.periods.get(period, ())
+    named = [s for s in shares if any(way.is_cause for way in s.ways.values())]
+    against = [s for s in shares if s not in named and _compensates(s)]
+    if named:
+        return f"{head}: {_advise_named(named, against, trace)}"
+    if len(shares) > 1 and any(abs(s.activations.share) > MAIN_SHARE for s in shares):
+        return f"{head}: {_advise_cancelling(shares)}"
+    if blame.rest.get(period, 1.0) > MAIN_SHARE:
+        return (
+            f"{head}: can come from {_join(causes)}, but no balancing lowers it: the copies that "
+            "enlarging leaves of edges and texture, or what the borders of maps print. Smoother "
+            "enlarging does: --antialias, or nearest enlargement and a convolution."
+        )
+    if found.p_value is not None and found.p_value > WEAK:
+        return (
+            f"{head}: can come from {_join(causes)}; too weak to be shared out "
+            f"(p = {found.p_value:.2g}). Take more samples with --num."
+        )
     return (
-        f"balancing would leave {100 * rest:.0f} % of it: copies of what is not constant, which "
-        "only smoother kernels (--antialias, nearest enlargement) take away, or a grid of the "
-        "training data themselves (gen images DATA)."
+        f"{head}: can come from {_join(causes)}; no share of a single layer is certain, and "
+        f"balancing any of them alone does not lower it. To remove it, {AGAIN}."
     )
+
+
+def _advise_without_cause(trace: Trace) -> str:
+    if trace.unseen:
+        return (
+            "no layer that was found can make it, but not everything was seen "
+            f"({'; '.join(trace.unseen)}): its origin is unknown."
+        )
+    made = sorted({t.layer.period for t in trace.layers if t.layer.period > 1})
+    can = f"its layers make {_join([f'period {n}' for n in made])}" if made else "none enlarges"
+    return (
+        f"no layer of this network can make it ({can}), so it was learned from the training images "
+        "(JPEG leaves 8) or made afterwards. Measure the data: gen images DATA."
+    )
+
+
+def _advise_named(named: Sequence[LayerShare], against: Sequence[LayerShare], trace: Trace) -> str:
+    """Layers that make a grid, strongest first, and what to do."""
+    ordered = sorted(named, key=lambda s: -_cause(s).share)
+    first = ordered[0]
+    words = [_describe_cause(s) for s in ordered]
+    share = _cause(first).share
+    start = "mostly " if share >= MAIN_SHARE else "in part "
+    text = f"{start}{words[0]}" if len(words) == 1 else f"shared by {_join(words)}"
+    if against:
+        others = [f"{s.layer.name} ({s.activations.balanced_db:+.1f} dB)" for s in against]
+        text += f". Against it works {_join(others)}"
+    if len(words) > 1:
+        return f"{text}. To remove all of it, {AGAIN}. {_advise_layer(first, trace)}"
+    return f"{text}. {_advise_layer(first, trace)}"
+
+
+def _advise_cancelling(shares: Sequence[LayerShare]) -> str:
+    ordered = sorted(shares, key=lambda s: -abs(s.activations.share))[:2]
+    changes = [f"{s.activations.balanced_db:+.1f} dB for {s.layer.name}" for s in ordered]
+    return (
+        f"{_join([s.layer.name for s in ordered])} cancel each other: balancing one alone does not "
+        f"lower it ({', '.join(changes)}). Repair cannot help; {AGAIN}."
+    )
+
+
+def _cause(share: LayerShare) -> Share:
+    """The way by which the layer is a cause; activations where both are."""
+    return share.activations if share.activations.is_cause else share.weights or share.activations
+
+
+def _compensates(share: LayerShare) -> bool:
+    return any(way.is_compensation for way in share.ways.values())
 
 
 def _describe_cause(share: LayerShare) -> str:
-    layer = share.layer
-    kernel = "x".join(map(str, dict.fromkeys(layer.weight.shape[2:])))
+    """Name, kind, by how much balancing lowers the level, and the share where it is below all."""
+    layer, found = share.layer, _cause(share)
+    kernel = ""
+    if layer.weight is not None:
+        kernel = f", kernel {'x'.join(map(str, dict.fromkeys(layer.weight.shape[2:])))}"
     stride = "x".join(map(str, dict.fromkeys(layer.stride)))
-    return (
-        f"mostly {layer.name} ({layer.kind}, kernel {kernel}, factor {stride}), which has "
-        f"{100 * share.share:.0f} % of it [{100 * share.low:.0f}, {100 * share.high:.0f}]."
+    text = (
+        f"{layer.name} ({layer.kind}{kernel}, factor {stride}): balancing it alone lowers the "
+        f"level by {-found.balanced_db:.1f} dB"
     )
+    if found.share <= 1:
+        high = min(found.high, 1.0)
+        text += f" (share {100 * found.share:.0f} % [{100 * found.low:.0f}, {100 * high:.0f}]"
+        other = share.weights
+        if other and found is not other and abs(other.share - found.share) > DIFFERENT:
+            text += f"; by its weights the change is {other.balanced_db:+.1f} dB"
+        text += ")"
+    return text
 
 
-def _advise_layer(layer: Layer, trace: Trace) -> str:
-    last = layer.leaves == max(t.layer.leaves for t in trace.layers if t.layer.weight is not None)
-    after = (
-        "gen repair balances it without training."
-        if last
-        else "Repairing an inner layer makes grids worse; train again with --upsample balanced "
-        "or nearest."
-    )
-    if layer.kind != "transposed":
+def _advise_layer(share: LayerShare, trace: Trace) -> str:
+    layer = share.layer
+    balanceable = [t.layer for t in trace.layers if t.layer.gains is not None]
+    repairs = share.weights is not None and share.weights.is_cause
+    last = bool(balanceable) and layer.leaves == balanceable[-1].leaves
+    if repairs and last:
+        after = "gen repair balances it without training."
+    elif repairs:
+        after = f"Repairing an inner layer makes grids worse; {AGAIN}."
+    else:
+        after = f"{AGAIN[0].upper()}{AGAIN[1:]}."
+    if layer.kind == "transposed" and layer.gains is not None:
+        kernel, geometry = tuple(layer.weight.shape[2:]), layer.geometry
+        given = kernel, geometry["stride"], geometry["padding"], 0, geometry["dilation"], 24
+        counts = overlap(*given)
+        if not counts.even:
+            return (
+                "Its kernel overlaps unevenly. "
+                f"{recommend(kernel, geometry['stride'], counts)} {after}"
+            )
+        return f"Its geometry is even, its weights are not. {after}"
+    if layer.kind == "subpixel":
         return f"Its sub-kernels have grown apart. {after}"
-    kernel, geometry = tuple(layer.weight.shape[2:]), layer.geometry
-    counts = overlap(kernel, layer.stride, geometry["padding"], 0, geometry["dilation"], 24)
-    if not counts.even:
-        return f"Its kernel overlaps unevenly. {recommend(kernel, layer.stride, counts)} {after}"
-    return f"Its geometry is even, its weights are not. {after}"
+    return after
+
+
+def _join(words: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""

@@ -1,143 +1,130 @@
-"""Find the layers of any network that enlarge maps, and step in between them.
+"""See and change what happens inside any network while it runs, without touching the network.
 
-A `CallInterceptor` sees the calls of torch's own functions while the network runs, whether modules
-or plain code make them: transposed convolutions, pixel shuffles, interpolations. It can replace a
-call's weight, which makes counterfactuals without touching the network.
+A `CallInterceptor` sees every operator that torch runs, whether modules, plain code, views or
+TorchScript ask for it. It can replace a call's arguments and change maps in place, which makes
+counterfactuals.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gen.analysis.layers.phases import (
-    balance,
-    balance_subpixel,
-    per_axis,
-    phase_gains,
-    subpixel_gains,
-)
+from gen.sampling.adapt import Inputs
 from gen.system.errors import InputError
 
-_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
-# torch function → what it is called here, and the names of its arguments.
-INTERCEPTED: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
-    F.conv_transpose1d: ("transposed", _TRANSPOSED),
-    F.conv_transpose2d: ("transposed", _TRANSPOSED),
-    F.conv2d: ("convolution", _CONV),
-    F.pixel_shuffle: ("subpixel", ("input", "upscale_factor")),
-    F.interpolate: ("resize", ("input",)),
-}
+CallId = tuple[str, int]  # operator, and the number of its call within one pass
+END: CallId = ("images", 0)  # what the network returns
+BATCH = 64  # inputs of one pass, at most
 
 
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One enlarging call of a network.
+class Place(NamedTuple):
+    """A map inside a network: the input or the output of one call, and its spatial axes."""
 
-    Attributes:
-        name: Path of the module that makes the call.
-        kind: "transposed", "subpixel" or "resize".
-        enters: Number of the call that takes the layer's input.
-        leaves: Number of the call that gives its output (for sub-pixel layers a later one).
-        stride: Factor per axis.
-        small: Size of the input map.
-        large: Size of the output map.
-        weight: As in the call; None where there is none, or none that is linear in the input.
-        geometry: padding, dilation and groups of the call.
-        period: Period in pixels of the final image at which the layer can leave a grid; 1: none.
-    """
-
-    name: str
-    kind: str
-    enters: int
-    leaves: int
-    stride: tuple[int, ...]
-    small: tuple[int, ...]
-    large: tuple[int, ...]
-    weight: Tensor | None = field(default=None, repr=False)
-    geometry: dict[str, Any] = field(default_factory=dict)
-    period: int = 1
-
-    @property
-    def gains(self) -> Tensor | None:
-        """Phase gains (*s, C_out, C_in); None where the layer has no weights of its own."""
-        if self.weight is None:
-            return None
-        if self.kind == "subpixel":
-            return subpixel_gains(self.weight, self.stride[0], self.geometry["groups"])
-        return phase_gains(self.weight, self.stride, **self.geometry)
-
-    def balanced(self, projector: Tensor | None = None) -> Tensor:
-        """The layer's weight with equal phase gains; see `gen.analysis.layers.phases.balance`."""
-        if self.kind == "subpixel":
-            return balance_subpixel(self.weight, self.stride[0], projector)
-        return balance(self.weight, self.stride, **self.geometry, projector=projector)
+    call: CallId
+    side: Literal["input", "output"]
+    axes: tuple[int, ...] = (-2, -1)
 
 
-@dataclass(frozen=True)
-class Call:
-    """One intercepted call: its number, where it was made, its arguments and result."""
+class Seen(NamedTuple):
+    """One call: its identity, the module that makes it, its arguments, and its result."""
 
-    number: int
-    kind: str
-    name: str
-    arguments: dict[str, Any]
-    output: Tensor
+    call: CallId
+    path: str
+    arguments: list[Any]
+    output: Any
 
 
-class CallInterceptor(TorchFunctionMode):
-    """See (and change) the intercepted calls made inside a `with` block.
+# Looks at maps (B, C, …, H, W), or changes them in place.
+MapEdit = Callable[[Tensor], None]
+ArgumentEdit = Callable[[list[Any]], None]  # changes a call's arguments in place
+
+
+class CallInterceptor(TorchDispatchMode):
+    """See and change the calls made inside a `with` block.
 
     Args:
-        on_call: Called with each `Call` once it is done.
-        weights: Call number → weight to use instead.
+        maps: Place → what to do with the map there.
+        arguments: Call → what to do with its arguments.
+        on_call: Called with each call once it is done.
     """
 
     def __init__(
         self,
-        on_call: Callable[[Call], None] = lambda call: None,
-        weights: Mapping[int, Tensor] | None = None,
+        maps: Mapping[Place, Iterable[MapEdit]] | None = None,
+        arguments: Mapping[CallId, ArgumentEdit] | None = None,
+        on_call: Callable[[Seen], None] | None = None,
     ) -> None:
         super().__init__()
-        self.on_call, self.weights = on_call, weights or {}
-        self.number, self.path = 0, [""]
+        self.maps, self.arguments, self.on_call = maps or {}, arguments or {}, on_call
+        self.places: dict[tuple[CallId, str], list[Place]] = {}
+        for place in self.maps:
+            self.places.setdefault(place[:2], []).append(place)
+        self.counts: Counter[str] = Counter()
+        self.path, self.missed = [""], {p.call for p in self.maps} | {*self.arguments}
+        self.batch = 1
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Pass everything on, intercepted calls with their changes."""
-        kwargs = kwargs or {}
-        if func not in INTERCEPTED:
-            return func(*args, **kwargs)
-        kind, names = INTERCEPTED[func]
-        arguments = dict(zip(names, args, strict=False)) | kwargs
-        number, self.number = self.number, self.number + 1
-        if number in self.weights:
-            arguments["weight"] = self.weights[number]
-        output = func(**arguments)
-        self.on_call(Call(number, kind, self.path[-1], arguments, output))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator, with its changes."""
+        name = func._overloadpacket.__name__
+        call, given = (name, self.counts[name]), list(args)
+        self.counts[name] += 1
+        if call in self.arguments:
+            self.arguments[call](given)
+        if given:
+            self._edit(call, "input", given[0])
+        output = func(*given, **(kwargs or {}))
+        self._edit(call, "output", output)
+        self.missed.discard(call)
+        if self.on_call:
+            self.on_call(Seen(call, self.path[-1], [*given, *(kwargs or {}).values()], output))
         return output
 
-    @contextlib.contextmanager
-    def named(self, network: nn.Module) -> Iterator[None]:
-        """Keep `path` at the module that runs."""
+    def _edit(self, call: CallId, side: str, value: Any) -> None:
+        for place in self.places.get((call, side), ()):
+            maps = value[0] if isinstance(value, (tuple, list)) else value
+            if len(maps) == 1 < self.batch and maps.shape[1] % self.batch == 0:
+                maps = maps.unflatten(1, (self.batch, -1))[0]  # images side by side in channels
+            maps = maps.movedim(place.axes, tuple(range(-len(place.axes), 0)))
+            for edit in self.maps[place]:
+                edit(maps)
 
-        def leave(*_: Any) -> None:
+    def end(self, images: Any) -> None:
+        """Edit what the network returned.
+
+        Raises:
+            InputError: The network did not make the calls that were to be changed.
+        """
+        self._edit(END, "output", images)
+        if self.missed - {END}:
+            names = ", ".join(sorted({name for name, _ in self.missed - {END}}))
+            raise InputError(
+                f"the network did not repeat its calls ({names}): it must do the same for every "
+                "batch; make it free of random choices"
+            )
+
+    @contextlib.contextmanager
+    def named(self, network: nn.Module, on_exit: Callable[[str, Any, Any], None]) -> Iterator[None]:
+        """Keep `path` at the module that runs; `on_exit` sees its name, inputs and output."""
+
+        def leave(name: str, inputs: Any, output: Any) -> None:
             self.path.pop()
+            on_exit(name, inputs, output)
 
         handles = []
         for name, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             enter = module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
-            handles += [enter, module.register_forward_hook(leave)]
+            after = module.register_forward_hook(lambda _, i, o, name=name: leave(name, i, o))
+            handles += [enter, after]
         try:
             yield
         finally:
@@ -159,126 +146,29 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def run_network(network: nn.Module, inputs: Tensor, interceptor: CallInterceptor) -> Tensor:
+def run_network(
+    network: nn.Module, inputs: Any, interceptor: CallInterceptor | None = None
+) -> Tensor:
     """What `network` makes of one batch under an interceptor, in eval mode, without gradients."""
-    with eval_mode(network), torch.no_grad(), interceptor:
-        return network(inputs)
+    with eval_mode(network), torch.no_grad():
+        if interceptor is None:
+            return network(inputs)
+        interceptor.batch = len(inputs)
+        if isinstance(inputs, Inputs):  # made before: how many calls that takes may vary
+            made = inputs.tensors()
+            inputs = Inputs(range(len(inputs)), lambda _: made)
+        with interceptor:
+            images = network(inputs)
+        interceptor.end(images)
+        return images
 
 
-def find_layers(network: nn.Module, inputs: Tensor) -> tuple[list[Layer], list[str]]:
-    """Layers in the order of their calls, each with its final period, and what stays unseen.
+def batches(inputs: Any, size: int = BATCH) -> Iterator[Any]:
+    """Inputs in batches of about one length, at most `size`.
 
-    Args:
-        network: Takes one batch of latents or maps.
-        inputs: Such a batch; the smaller the faster.
-
-    Returns:
-        The layers, and one sentence for each thing that this method cannot see.
-
-    Raises:
-        InputError: The network returns no images.
+    None holds one input where others hold more: torch may call other operators for one image.
     """
-    layers: list[Layer] = []
-    notes: list[str] = []
-    latest: list[Call] = []
-    reach = 0  # pixels of the largest map that a intercepted call returned
-
-    def see(call: Call) -> None:
-        nonlocal reach
-        before = tuple(call.arguments["input"].shape[2:])
-        if 0 < reach < math.prod(before):
-            notes.append(_unseen(f"before {call.name or call.kind}", before))
-        reach = max(reach, math.prod(before), math.prod(call.output.shape[2:]))
-        layer = _layer_of(call, latest[0] if latest else None)
-        if call.kind == "convolution":
-            latest[:] = [call]
-        if layer:
-            _add(layer, layers, notes)
-
-    interceptor = CallInterceptor(see)
-    with interceptor.named(network):
-        images = run_network(network, inputs, interceptor)
-    if not (isinstance(images, Tensor) and images.ndim in (3, 4)):
-        shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"the network returns {shown}; it must return images (N, C, H, W)")
-    if 0 < reach < images.shape[2:].numel():
-        notes.append(_unseen("at the end", tuple(images.shape[2:])))
-    if not layers:
-        notes.append(
-            "no layer found that enlarges maps by a torch function (transposed convolution, pixel "
-            "shuffle, interpolation); code that enlarges by views, indexing or an extension, "
-            "or runs inside a compiled or scripted module, cannot be seen"
-        )
-    return [replace(layer, period=_final_period(layer, layers)) for layer in layers], notes
-
-
-def _layer_of(call: Call, conv: Call | None) -> Layer | None:
-    """What a call is as a layer, or None; `conv` is the convolution before it."""
-    if call.kind == "convolution":
-        return None
-    given, kind = call.arguments, call.kind
-    before, after = tuple(given["input"].shape[2:]), tuple(call.output.shape[2:])
-    axes, entering, weight, geometry = len(before), call.number, None, {}
-    if kind == "transposed":
-        stride = per_axis(given.get("stride", 1), axes)
-        if max(stride) == 1:
-            return None
-        weight = given["weight"].detach()
-        geometry = {
-            "padding": per_axis(given.get("padding", 0), axes),
-            "dilation": per_axis(given.get("dilation", 1), axes),
-            "groups": given.get("groups", 1),
-        }
-    elif kind == "subpixel":
-        stride = per_axis(given["upscale_factor"], axes)
-        if conv and conv.output is given["input"]:
-            weight, entering = conv.arguments["weight"].detach(), conv.number
-            geometry = {"groups": conv.arguments.get("groups", 1)}
-    else:
-        whole = all(b % a == 0 for a, b in zip(before, after, strict=True))
-        stride = tuple(b // a for a, b in zip(before, after, strict=True)) if whole else (0,) * axes
-        if max(stride) == 1:
-            return None
-    return Layer(
-        name=call.name or kind, kind=kind, enters=entering, leaves=call.number, stride=stride,
-        small=before, large=after, weight=weight, geometry=geometry,
-    )  # fmt: skip
-
-
-def _add(layer: Layer, layers: list[Layer], notes: list[str]) -> None:
-    if 0 in layer.stride:
-        notes.append(
-            f"{layer.name} enlarges {_size(layer.small)} to {_size(layer.large)}, which is no "
-            "whole factor: it has no fixed period and is left out"
-        )
-        return
-    if layer.kind == "subpixel" and layer.weight is None:
-        notes.append(f"{layer.name}: no convolution directly before the shuffle; weights unseen")
-    layers.append(layer)
-
-
-def _unseen(where: str, size: tuple[int, ...]) -> str:
-    return (
-        f"{where} maps grow to {_size(size)} by something that cannot be seen; final periods of "
-        "earlier layers are too small"
-    )
-
-
-def _size(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
-
-
-def _final_period(layer: Layer, layers: list[Layer]) -> int:
-    """Π of the strides from this layer to the image, one per level of resolution.
-
-    Parallel branches (skip connections) enlarge at the same level and count once. The lowest
-    common multiple over axes, as for the exact period of a line; 1 for a single input pixel.
-    """
-    if math.prod(layer.small) == 1:
-        return 1
-    levels = {(known.small, known.stride) for known in layers if _reaches(known, layer)}
-    return math.lcm(*(math.prod(s[axis] for _, s in levels) for axis in range(len(layer.small))))
-
-
-def _reaches(later: Layer, layer: Layer) -> bool:
-    return all(a >= b for a, b in zip(later.small, layer.small, strict=True))
+    count = len(inputs)
+    parts = -(-count // size)
+    edges = [count * part // parts for part in range(parts + 1)]
+    return (inputs[low:high] for low, high in itertools.pairwise(edges))

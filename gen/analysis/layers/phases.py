@@ -13,7 +13,9 @@ Sub-pixel layers have the same form; their phase r is a set of output channels o
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from gen.models.upsample import Subpixel
 from gen.system.errors import InputError
 
 Axes = int | tuple[int, ...]
+CELLS_PER_CHANNEL = 8  # so many at least for responses to all channels
 POWER_FLOOR = 1e-20  # −200 dB: powers below it count as this much, so that ratios stay finite
 
 
@@ -147,7 +150,8 @@ def balance(
 ) -> Tensor:
     """Nearest weights (Frobenius) whose phase gains are all equal; the mean gain is kept.
 
-    W'[j] = W[j] − (G_{r(j)} − Ḡ) Π / n_{r(j)}, n_r the number of taps of phase r.
+    W'[j] = W[j] − (G_{r(j)} − Ḡ) Π / n_{r(j)}, n_r the number of taps of phase r: the response to
+    an input m changes by (G_r − Ḡ) Π m.
 
     Args:
         weight: Of a transposed convolution; this and the rest as in `phase_gains`.
@@ -163,7 +167,7 @@ def balance(
     folded, phases = _fold(weight, stride, padding, dilation)
     uneven = folded - folded.mean(tuple(range(2, folded.ndim)), keepdim=True)
     if projector is not None:
-        uneven = torch.einsum("ij,jo...->io...", projector.to(uneven), uneven)
+        uneven = torch.einsum("ji,jo...->io...", projector.to(uneven), uneven)
     for axis, phase in enumerate(phases):
         taps = torch.bincount(phase, minlength=uneven.shape[2 + axis])
         if (taps == 0).any():
@@ -184,6 +188,69 @@ def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = Non
     if projector is not None:
         uneven = uneven @ projector.to(uneven)
     return weight - (uneven.flatten(0, 1) / weight[0, 0].numel())[..., None, None]
+
+
+def equalize_(maps: Tensor, stride: tuple[int, ...], lattice: tuple[int, ...]) -> None:
+    """Give all phases of maps one mean and one response to the local means, in place.
+
+    In cells of stride pixels, phase r of all channels is y_r = α_r + B_r m + e, with m the local
+    means of all channels: mean over the cell, smoothed over the period of the grids that earlier
+    layers have left, which are no content. Removed is (α_r − ᾱ) + (B_r − B̄) m, which is what is
+    periodic in the stride: the counterfactual of `balance` for any step, whatever it does.
+
+    Border cells do not count for α and B. With few cells for the number of channels, each channel
+    responds to its own local mean alone.
+
+    Args:
+        maps: Several images (B, C, …); α and B are those of this batch.
+        stride: Pixels per cell along the last axes, one number for each.
+        lattice: Period of earlier grids along the same axes, in cells.
+    """
+    axes = range(maps.ndim - len(stride), maps.ndim)
+    cells = [maps.shape[axis] // s for axis, s in zip(axes, stride, strict=True)]
+    if min(cells) < 1:
+        return
+    parts = []  # a view of every phase
+    for phase in itertools.product(*map(range, stride)):
+        each = zip(phase, cells, stride, strict=True)
+        at = [slice(r, r + (n - 1) * s + 1, s) for r, n, s in each]
+        parts.append(maps[(..., *at)])
+    values = torch.stack(parts).double()
+    mean = values.mean(0)
+    local = smooth(mean, [max(2, period) for period in lattice])
+    inside = (..., *(slice(1, -1) if n > 3 else slice(None) for n in cells))
+    differences = (values - mean)[inside].movedim(2, 1).flatten(2)  # (phases, C, n)
+    m = local[inside].movedim(1, 0).flatten(1)  # (C, n)
+    alpha, center = differences.mean(2, keepdim=True), m.mean(1, keepdim=True)
+    m = m - center
+    covariance, cross = m @ m.T, m @ (differences - alpha).mT
+    if m.shape[1] < CELLS_PER_CHANNEL * len(m):
+        own = torch.eye(len(m), dtype=m.dtype, device=m.device)
+        covariance, cross = covariance * own, cross * own
+    ridge = 1e-6 * covariance.diagonal().mean() + POWER_FLOOR
+    covariance.diagonal().add_(ridge)
+    response = torch.linalg.solve(covariance, cross).mT  # (phases, C, C)
+    ones = (1,) * (maps.ndim - 2)
+    local = local - center.view(-1, *ones)
+    for part, constant, slope in zip(parts, alpha, response, strict=True):
+        change = torch.einsum("oc,bc...->bo...", slope, local) + constant.view(-1, *ones)
+        part.sub_(change.to(part.dtype))
+
+
+def smooth(maps: Tensor, widths: Sequence[int]) -> Tensor:
+    """Maps filtered twice by boxes of some widths along the last axes; borders are repeated.
+
+    What has the period of a width along its axis becomes constant.
+    """
+    for axis, width in zip(range(maps.ndim - len(widths), maps.ndim), widths, strict=True):
+        count = maps.shape[axis]
+        width = min(width, count)
+        at = torch.arange(count, device=maps.device)
+        shifts = range(1 - width, width)
+        weights = [(width - abs(shift)) / width**2 for shift in shifts]
+        shifted = (maps.index_select(axis, (at + d).clamp(0, count - 1)) for d in shifts)
+        maps = sum(w * part for w, part in zip(weights, shifted, strict=True))
+    return maps
 
 
 def find_last_enlarging(network: nn.Module) -> nn.ConvTranspose2d | Subpixel | None:

@@ -11,23 +11,25 @@ is measured with the image-level estimator on the maps between the layers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.analysis.layers.calls import Call, CallInterceptor, Layer, find_layers, run_network
+from gen.analysis.layers.calls import BATCH, CallInterceptor, MapEdit, Place, batches, run_network
 from gen.analysis.layers.phases import (
     POWER_FLOOR,
     decibels,
     gain_lines,
     weighted_imbalance,
 )
+from gen.analysis.layers.steps import Layer, find_layers, list_periods
 from gen.analysis.measure.meter import Meter, range_of_maps
 from gen.analysis.measure.result import Measurement
 
-BATCH = 64
 MEANINGLESS = 20.0  # dBc
 # Feature maps have hundreds of channels; so many, evenly spaced, tell their level well enough.
 CHANNELS = 12
@@ -43,7 +45,7 @@ class LayerTrace:
         local_means: Input of the layer averaged over 3×3 pixels, at random places (n, C_in).
         imbalance_db: Weighted imbalance of its phase gains for these inputs; None without weights.
         predicted_dbc: Level of the line that the mean input leaves in the layer's own output.
-        output: Measurement of the layer's own output.
+        output: Measurement of the layer's own output; None where that is no map of two axes.
         passed_on: Measurement of what arrives at the next layer, or in the image.
     """
 
@@ -51,17 +53,21 @@ class LayerTrace:
     local_means: Tensor
     imbalance_db: float | None
     predicted_dbc: float | None
-    output: Measurement
-    passed_on: Measurement
+    output: Measurement | None
+    passed_on: Measurement | None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Measurements along a network: one entry per layer, the images, and what was not seen."""
+    """Measurements along a network: one entry per layer, the images, and notes.
+
+    `unseen` holds the notes about what could not be followed.
+    """
 
     layers: tuple[LayerTrace, ...]
     images: Measurement
     notes: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
 
     def causes(self, period: int) -> list[str]:
         """Names of the layers that can cause a line of exact period `period`."""
@@ -73,7 +79,7 @@ class Trace:
             f"{'predicted':>10}{'born':>8}{'passed':>8}"
         )
         unit = f"{'':<20}{'':<12}{'':<18}{'':>6}{'px':>7}{'dB':>10}{'dBc':>10}{'dBc':>8}{'dBc':>8}"
-        return "\n".join([head, unit, *(_row(t) for t in self.layers), *self.notes])
+        return "\n".join([head, unit, *(_row(t) for t in self.layers), *self.notes, *self.unseen])
 
 
 def _row(t: LayerTrace) -> str:
@@ -83,8 +89,8 @@ def _row(t: LayerTrace) -> str:
     born, passed = levels
     return (
         f"{layer.name[-19:]:<20}{layer.kind:<12}{maps:<18}{'x'.join(map(str, layer.stride)):>6}"
-        f"{layer.period:>7}{_number(t.imbalance_db):>10}{_number(t.predicted_dbc):>10}"
-        f"{born:>8}{passed:>8}"
+        f"{layer.period if layer.period > 1 else 'none':>7}{_number(t.imbalance_db):>10}"
+        f"{_number(t.predicted_dbc):>10}{born:>8}{passed:>8}"
     )
 
 
@@ -92,8 +98,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _own_level(measurement: Measurement, layer: Layer) -> str:
+def _own_level(measurement: Measurement | None, layer: Layer) -> str:
     """Level at the layer's own period; with ≤ where nothing was detected, - if nothing is known."""
+    if measurement is None:
+        return "-"
     period = measurement.periods[math.lcm(*layer.stride)]
     if period.undefined:
         return "small" if "needs images" in period.undefined else "-"
@@ -105,10 +113,18 @@ def _own_level(measurement: Measurement, layer: Layer) -> str:
 
 
 def local_means(maps: Tensor) -> Tensor:
-    """Means over 3×3 pixels of maps (B, C, H, W), as vectors (n, C) on the CPU."""
-    maps = maps.detach().float()
+    """Means over 3×3 pixels of maps (B, C, …, H, W), as vectors (n, C) on the CPU."""
+    maps = _frames(maps)
     smooth = F.avg_pool2d(maps, 3, 1) if min(maps.shape[2:]) > 2 else maps
     return smooth.flatten(2).permute(0, 2, 1).flatten(0, 1).cpu()
+
+
+def _frames(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) of videos (B, C, T, H, W), and of lines (B, C, L)."""
+    maps = maps.detach().float()
+    if maps.ndim == 3:
+        return maps[:, :, None]
+    return maps.movedim(2, 1).flatten(0, 1) if maps.ndim == 5 else maps
 
 
 class _MapMeter:
@@ -118,7 +134,9 @@ class _MapMeter:
         self.periods, self.meter = periods, None
 
     def add(self, maps: Tensor) -> None:
-        maps = maps.detach().float()
+        if maps.ndim == 3:
+            return
+        maps = _frames(maps)
         if self.meter is None:
             # Dead channels carry no signal; rarely active ones too few images to judge.
             active = (maps.flatten(2).var(-1) > 0).float().mean(0) > 0.5
@@ -128,8 +146,8 @@ class _MapMeter:
             self.meter = Meter(self.periods, range_of_maps(maps[:, self.few]))
         self.meter.update(maps[:, self.few])
 
-    def compute(self) -> Measurement:
-        return self.meter.compute()
+    def compute(self) -> Measurement | None:
+        return self.meter and self.meter.compute()
 
 
 class _LayerProbe:
@@ -143,23 +161,29 @@ class _LayerProbe:
         self.variance, self.passes = torch.zeros(()), 0
         self.random = torch.Generator().manual_seed(0)
 
-    def see(self, call: Call) -> None:
-        maps = call.arguments["input"]
-        if call.number == self.layer.enters:
-            every = local_means(maps)
-            chosen = torch.randint(len(every), (64,), generator=self.random)
-            self.means.append(every[chosen])
-        if self.following is not None and call.number == self.following.enters:
-            self.passed_on.add(maps)
-        if call.number == self.layer.leaves:
-            self.output.add(call.output)
-            variance = call.output.float().var((-2, -1), correction=0).mean(0).cpu()
-            self.variance, self.passes = self.variance + variance, self.passes + 1
+    def edits(self) -> Iterator[tuple[Place, MapEdit]]:
+        """Where to look at maps, and with what."""
+        yield self.layer.leaves, self._leave
+        if self.layer.gains is not None:
+            yield self.layer.enters, self._enter
+        if self.following is not None and self.following.enters:
+            yield self.following.enters, self.passed_on.add
+
+    def _enter(self, maps: Tensor) -> None:
+        every = local_means(maps)
+        chosen = torch.randint(len(every), (64,), generator=self.random)
+        self.means.append(every[chosen])
+
+    def _leave(self, maps: Tensor) -> None:
+        self.output.add(maps)
+        variance = _frames(maps).var((-2, -1), correction=0).mean(0).cpu()
+        self.variance, self.passes = self.variance + variance, self.passes + 1
 
     def conclude(self, images: Measurement) -> LayerTrace:
-        means, gains = torch.cat(self.means)[:LOCAL_MEANS], self.layer.gains
+        means, gains = torch.zeros(0, 0), self.layer.gains
         imbalance = predicted = None
         if gains is not None:
+            means = torch.cat(self.means)[:LOCAL_MEANS]
             gains = gains.float().cpu()
             moment = means.T @ means / len(means)
             imbalance = decibels(float(weighted_imbalance(gains, moment)))
@@ -176,38 +200,35 @@ class _LayerProbe:
         )  # fmt: skip
 
 
-def _find_next(layer: Layer, layers: list[Layer]) -> Layer | None:
-    """The next layer whose input is as large as this one's output, give or take a crop."""
-    later = layers[layers.index(layer) + 1 :]
-    fits = [
-        other
-        for other in later
-        if all(a > b - s for a, b, s in zip(other.small, layer.large, layer.stride, strict=True))
-    ]
-    return fits[0] if fits else None
-
-
-def trace(network: nn.Module, inputs: Tensor) -> Trace:
+def trace(
+    network: nn.Module,
+    inputs: Any,
+    periods: Sequence[int] | None = None,
+    batch_size: int = BATCH,
+) -> Trace:
     """Measure the maps after every enlarging layer, what the next one receives, and the images.
 
     Args:
         network: Takes one batch of latents or maps and returns images (N, C, H, W).
         inputs: Some hundred latents or maps (N, …).
+        periods: Periods to measure in the images; default: as `list_periods`.
+        batch_size: Inputs of one pass, at most.
 
     Raises:
-        ValueError: The network returns no images.
+        InputError: The network returns no images.
     """
-    layers, notes = find_layers(network, inputs[:2])
-    layers = [layer for layer in layers if len(layer.small) == 2 and layer.period > 1]
-    stations = [_LayerProbe(layer, _find_next(layer, layers)) for layer in layers]
-    strides = {math.lcm(*layer.stride) for layer in layers}
-    result = _MapMeter(tuple(sorted({2, 4, 8} | strides | {layer.period for layer in layers})))
-
-    def see(call: Call) -> None:
-        for station in stations:
-            station.see(call)
-
-    for batch in inputs.split(BATCH):
-        result.add(run_network(network, batch, CallInterceptor(see)))
+    layers, notes, unseen = find_layers(network, inputs[:2])
+    probes = []
+    for number, layer in enumerate(layers):
+        later = (other for other in layers[number + 1 :] if number in other.before)
+        probes.append(_LayerProbe(layer, next(later, None)))
+    result = _MapMeter(list_periods(layers, periods))
+    edits: dict[Place, list[MapEdit]] = {}
+    for probe in probes:
+        for place, edit in probe.edits():
+            edits.setdefault(place, []).append(edit)
+    for batch in batches(inputs, batch_size):
+        result.add(run_network(network, batch, CallInterceptor(edits)))
     images = result.compute()
-    return Trace(tuple(s.conclude(images) for s in stations), images, tuple(notes))
+    rows = tuple(probe.conclude(images) for probe in probes)
+    return Trace(rows, images, tuple(notes), tuple(unseen))

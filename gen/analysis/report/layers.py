@@ -9,7 +9,7 @@ from gen.analysis.report.tables import Table, number_of
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
-    from gen.analysis.layers.calls import Layer
+    from gen.analysis.layers.steps import Layer
     from gen.analysis.layers.trace import Trace
     from gen.analysis.measure.result import Measurement
 
@@ -17,15 +17,19 @@ LAYERS = (
     "layer", "kind", "maps", "stride", "period", "imbalance dB", "predicted dBc", "born dBc",
     "passed on dBc",
 )  # fmt: skip
-SHARES = ("period", "layer", "share", "95 %", "balanced", "random change")
+SHARES = ("period", "layer", "by", "share", "95 %", "balanced")
 GLOSSARY = {
     "Imbalance": "How much the weights of a layer's phases differ for its own inputs. 0 dB: the "
     "phases differ as much as they agree.",
     "Predicted": "Level that the mean input alone leaves in the layer's output.",
     "Born, passed on": "Level in the layer's own output, and in what arrives at the next layer. "
     "≤: not detected, upper bound.",
-    "Share": "Part of the period's pattern in the images that vanishes with this layer (Shapley).",
-    "Balanced": "Change of the period's level when this layer alone has equal phases.",
+    "Share": "Part of the period's pattern in the images that vanishes with this layer (Shapley). "
+    "Layers that cancel each other have shares below 0 or above 100 %.",
+    "By": "How a layer is balanced. Activations: the phases of its output become alike. Weights: "
+    "the phases of its weights do.",
+    "Balanced": "Change of the period's level when this layer alone is balanced.",
+    "Rest": "What remains when all layers are balanced.",
 }
 
 
@@ -38,7 +42,8 @@ def layers_table(traced: Trace) -> Table:
         rows.append(
             [
                 layer.name, layer.kind, " → ".join(sizes), "×".join(map(str, layer.stride)),
-                str(layer.period), number_of(each.imbalance_db), number_of(each.predicted_dbc),
+                str(layer.period) if layer.period > 1 else "none",
+                number_of(each.imbalance_db), number_of(each.predicted_dbc),
                 _level(each.output, layer), _level(each.passed_on, layer),
             ]
         )  # fmt: skip
@@ -47,21 +52,26 @@ def layers_table(traced: Trace) -> Table:
 
 def shares_table(blamed: Blame) -> Table:
     """One row per detected period and layer: its share of the pattern, and what balancing does."""
-    rows = [
-        [
-            str(period), s.layer.name, f"{100 * s.share:.0f} %",
-            f"{100 * s.low:.0f} … {100 * s.high:.0f} %",
-            f"{s.balanced_db:+.1f} dB", f"{s.control_db:+.1f} dB",
-        ]
-        for period, shares in blamed.periods.items()
-        if blamed.images.periods[period].detected
-        for s in shares
-    ]  # fmt: skip
+    rows = []
+    for period, shares in blamed.periods.items():
+        if not blamed.images.periods[period].detected:
+            continue
+        rows += [
+            [
+                str(period), each.layer.name, way, f"{100 * s.share:.0f} %",
+                f"{100 * s.low:.0f} … {100 * s.high:.0f} %", f"{s.balanced_db:+.1f} dB",
+            ]
+            for each in shares
+            for way, s in each.ways.items()
+        ]  # fmt: skip
+        rows.append([str(period), "rest", "", f"{100 * blamed.rest[period]:.0f} %", "", ""])
     return Table(SHARES, rows)
 
 
-def _level(measurement: Measurement, layer: Layer) -> str:
+def _level(measurement: Measurement | None, layer: Layer) -> str:
     """Level at the layer's own period, or what it is below."""
+    if measurement is None:
+        return "-"
     period = measurement.periods[math.lcm(*layer.stride)]
     if period.undefined:
         return "-"

@@ -81,10 +81,10 @@ def next_steps(measurement: Measurement, images: str = "IMAGES") -> list[Step]:
     ]
 
 
-def model_steps(measurement: Measurement, advice: Sequence[str], network: str) -> list[Step]:
+def model_steps(advice: Sequence[str], network: str) -> list[Step]:
     """What to do about a network; `network` is what names it on the command line, quoted."""
     steps = [Step(sentence) for sentence in advice]
-    if measurement.detected:
+    if any("gen repair" in sentence for sentence in advice):
         repair = "Repair the weights without training. Where that would do harm, it is refused."
         steps.append(Step(repair, f"gen repair {network} -o repaired.pt"))
     return steps

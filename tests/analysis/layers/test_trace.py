@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from gen.models.decoder import Decoder
 from torch import nn
 
-from gen.analysis.layers.calls import find_layers
 from gen.analysis.layers.overlap import overlap
 from gen.analysis.layers.phases import (
     balance,
@@ -19,6 +18,7 @@ from gen.analysis.layers.phases import (
     subpixel_gains,
     weighted_imbalance,
 )
+from gen.analysis.layers.steps import find_layers
 from gen.analysis.layers.trace import trace
 
 GRID = [  # kernel, stride, padding, output_padding, dilation, groups
@@ -177,42 +177,26 @@ class Foreign(nn.Module):
 def test_finds_modules_and_functions_in_order_with_their_final_periods():
     torch.manual_seed(0)
     network = Foreign()
-    layers, notes = find_layers(network, torch.randn(2, 8, 6, 6))
+    layers, notes, unseen = find_layers(network, torch.randn(2, 8, 6, 6))
     assert [layer.kind for layer in layers] == ["transposed", "resize", "subpixel", "transposed"]
     assert [layer.name for layer in layers][::2] == ["first", "second.1"]
     assert [layer.period for layer in layers] == [8, 4, 4, 2]
-    assert not notes and network.training
+    assert not notes and not unseen and network.training
     assert layers[1].gains is None and layers[3].gains.shape == (2, 2, 3, 4)
 
 
-def test_says_what_it_cannot_see():
-    class Hidden(nn.Module):
-        def __init__(self, *, only):
-            super().__init__()
-            self.layer, self.only = nn.ConvTranspose2d(3, 3, 2, 2), only
-
-        def forward(self, maps):
-            maps = maps if self.only else self.layer(maps)
-            return maps.repeat_interleave(2, -1).repeat_interleave(2, -2)
-
-    maps = torch.randn(1, 3, 4, 4)
-    (note,) = find_layers(Hidden(only=0), maps)[1]
-    assert "at the end maps grow to 16x16 by something that cannot be seen" in note
-    assert "no layer found" in find_layers(Hidden(only=1), maps)[1][0]
-    both = nn.Sequential(Hidden(only=0), nn.Conv2d(3, 3, 1))
-    assert find_layers(both, maps)[1][0].startswith("before 1 maps grow to 16x16")
+def test_stages_of_stride_one_have_no_lattice():
+    maps = torch.randn(2, 3, 4, 4)
     padded = nn.Sequential(nn.ConvTranspose2d(3, 3, 2, 2), nn.ConvTranspose2d(3, 3, 4))
-    assert not find_layers(padded, maps)[1]  # stride 1 grows maps too, and has no lattice
-    layers, notes = find_layers(nn.Upsample(size=(7, 7)), maps)
-    assert not layers and "no whole factor" in notes[0]
+    assert [layer.name for layer in find_layers(padded, maps).layers] == ["0"]
     with pytest.raises(ValueError, match="must return images"):
         find_layers(nn.Flatten(), maps)
 
 
 def test_dense_stem_of_one_pixel_has_no_lattice():
     stem = nn.Sequential(nn.ConvTranspose2d(9, 8, 3, 2), nn.ConvTranspose2d(8, 3, 4, 2, 1))
-    layers, _ = find_layers(stem, torch.randn(1, 9, 1, 1))
-    assert [layer.period for layer in layers] == [1, 2]
+    (layer,) = find_layers(stem, torch.randn(2, 9, 1, 1)).layers
+    assert layer.name == "1" and layer.period == 2
 
 
 def test_trace_shows_where_the_grid_is_born():
