@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +46,17 @@ def repair_model(
     file, content = opened.read or _read(path)
     if isinstance(content, Stored):
         raise InputError(f"{file}: an exported folder; repair the run, then export it again")
-    batch_size = opened.adapted.batch_size
-    found = repair(
-        opened.network, opened.draw(num), target, value_range, periods=periods,
-        batch_size=batch_size,
-    )  # fmt: skip
+    serialize = serializer(file)  # a run in training may remove the file meanwhile
+    options = {"periods": periods, "batch_size": opened.adapted.batch_size}
+    found = repair(opened.network, opened.draw(num), target, value_range, **options)
     say(found, err=False)
     if found.refused:
         raise InputError("not repaired, nothing written")
     pictures = before_after(opened, found, value_range)
     if content is None or not fill(content, found):
         found.apply(opened.network)
-        content, file = opened.network.state_dict(), None
-    write_atomically(output, serialize(content, file))
+        content, file, serialize = opened.network.state_dict(), None, serializer(None)
+    write_atomically(output, serialize(content))
     if path:
         _check_written(output, found, opened, network)
     save_png(picture, make_grid(pictures, columns=SHOWN))
@@ -154,8 +152,8 @@ def _check_written(
         )
 
 
-def serialize(content: Any, file: Path | None) -> bytes:
-    """Content in the format of the file that it came from, or as torch writes it."""
+def serializer(file: Path | None) -> Callable[[Any], bytes]:
+    """What writes content in the format of a file, or as torch writes it."""
     import io
 
     import torch
@@ -169,10 +167,15 @@ def serialize(content: Any, file: Path | None) -> bytes:
     if kind == SAFETENSORS:
         from safetensors.torch import save
 
-        return save(content, read_safetensors(file)[1] or None)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+        metadata = read_safetensors(file)[1] or None
+        return lambda content: save(content, metadata)
+
+    def write(content: Any) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    return write
 
 
 repair = Command(
