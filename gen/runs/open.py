@@ -264,9 +264,11 @@ def stack_in(path: Path, held: Any, key: str | None = None) -> TransposedStack:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def load(path: Path | str, *, ema: bool = True, device: str = "auto") -> Generator:
+def load(
+    path: Path | str, *, ema: bool = True, device: str = "auto", key: str | None = None
+) -> Generator:
     """The decoder of a run directory or checkpoint, in eval mode; arguments as `open_run`."""
-    return open_run(path, ema=ema, device=device).decoder
+    return open_run(path, ema=ema, device=device, key=key).decoder
 
 
 def networks_of(path: Path, stored: Stored, ema: bool) -> dict[str, nn.Module]:

@@ -12,6 +12,7 @@ from gen.system.errors import InputError
 from gen.system.text import shorten
 
 _WRAPPERS = ("module.", "_orig_mod.")  # nn.DataParallel and others; torch.compile
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _SHOWN = 8
 _Made = TypeVar("_Made")
 
@@ -24,7 +25,7 @@ def list_parts(content: Any, place: str = "") -> Iterator[tuple[str, State]]:
     """
     if not isinstance(content, dict) or {"state", "param_groups"} <= content.keys():
         return
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor) and k != _COUNTER}
     inner = {k: v for k, v in content.items() if isinstance(v, dict)}
     if tensors and not inner and all(isinstance(key, str) for key in content):
         yield place, {unwrapped(name): value for name, value in tensors.items()}
