@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,11 @@ def adapt(
     Raises:
         InputError: it fails, or returns no images; what came, and what is wanted.
     """
-    network = network.eval().requires_grad_(False).to(device)
+    network = network.eval().to(device)
+    if isinstance(network, torch.jit.RecursiveScriptModule):  # it takes no hooks
+        network = CallableNetwork(partial(network.__call__))
+    for parameter in network.parameters():  # TorchScript has no requires_grad_() of its own
+        parameter.requires_grad_(False)
     state = _State(next(_floats(network), torch.zeros(())).dtype)
 
     def unpack(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

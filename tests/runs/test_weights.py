@@ -132,7 +132,7 @@ def test_shards(tmp_path, suffix):
     same(index, network)
     same(tmp_path, network)  # the folder as the Hub has it
     for spoiled, said in (
-        (places | {"more": [*parts][0]}, "does not hold the tensors"),
+        (places | {"more": next(iter(parts))}, "does not hold the tensors"),
         (places | {"more": "../secret.bin"}, "is no name of a file in this folder"),
         (places | {"more": "absent.bin"}, "names absent.bin, which is not in its folder"),
         (places | {"more": index.name}, "does not hold the tensors"),
