@@ -48,7 +48,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _png(figure: Figure, dpi: int = DPI) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
@@ -63,7 +64,7 @@ def draw_levels(measurement: Measurement, dpi: int = DPI) -> bytes:
     """Level of each period in dBc with its 95 % interval and detection limit; reference in gray."""
     figure, axes = _figure(4.6, 1.25 + 0.55 * len(defined_periods(measurement)))
     plot_levels(axes, measurement)
-    return _png(figure, dpi)
+    return to_png(figure, dpi)
 
 
 def plot_levels(axes: Axes, measurement: Measurement) -> None:
@@ -129,7 +130,7 @@ def draw_spectrum(measurement: Measurement, limits: tuple[float, float]) -> byte
     """Mean power spectrum of luma in dB over (fx, fy) in cycles per pixel, the lattice circled."""
     figure, axes = _figure(4.6, 3.9)
     plot_spectrum(axes, measurement, limits)
-    return _png(figure)
+    return to_png(figure)
 
 
 def plot_spectrum(axes: Axes, measurement: Measurement, limits: tuple[float, float]) -> None:
@@ -211,7 +212,7 @@ def draw_pattern(measurement: Measurement, period: int, dpi: int = DPI) -> tuple
     """The fixed grid of a period on mid-gray, amplified, two periods each way; and the factor."""
     figure, axes = _figure(4.6, 3.6)
     factor = plot_pattern(axes, measurement, period)
-    return _png(figure, dpi), factor
+    return to_png(figure, dpi), factor
 
 
 def plot_pattern(axes: Axes, measurement: Measurement, period: int) -> int:
@@ -254,4 +255,4 @@ def draw_radial(measurement: Measurement) -> bytes:
     axes.set_ylabel("mean power (dB re 1 gray level²)")
     axes.grid(color="#E8EAED")
     axes.legend(loc="upper right")
-    return _png(figure)
+    return to_png(figure)

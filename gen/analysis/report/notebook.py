@@ -6,29 +6,33 @@ import base64
 import html
 from typing import TYPE_CHECKING
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from gen.analysis.report import figures
 from gen.analysis.report.summary import headline
 from gen.analysis.report.tables import periods_table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from gen.analysis.measure.result import Measurement
 
 DPI = 80  # two pictures of it take 30 kB
 
 
+class Drawing(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return figures.to_png(self, DPI)
+
+
 def plot(measurement: Measurement) -> Figure:
     """Levels, the pattern of the strongest period, and the spectrum where one was kept."""
-    import matplotlib.pyplot  # noqa: F401  lets notebooks show figures
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     period = _shown(measurement)
     with_spectrum = measurement.pictures is not None and period is not None
     with rc_context(figures.STYLE):
         columns = 1 if period is None else 2 + with_spectrum
-        figure = Figure((4.8 * columns, 3.8), layout="constrained")
+        figure = Drawing((4.8 * columns, 3.8), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]
         figures.plot_levels(axes[0], measurement)
         if period is not None:
@@ -41,8 +45,6 @@ def plot(measurement: Measurement) -> Figure:
 
 def to_html(measurement: Measurement) -> str:
     """Verdict, a row per period, and two pictures, in less than 60 kB."""
-    from matplotlib import rc_context
-
     period, pictures = _shown(measurement), ""
     if period is not None:
         with rc_context(figures.STYLE):
