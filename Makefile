@@ -38,8 +38,10 @@ lint: $(STAMP)  ## check style and spelling
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/typos
 
-docs: $(STAMP)  ## write the API reference to build/docs; a warning is an error
-	$(RUN) -W error -m pdoc -o build/docs -d google --math gen gen.models
+docs: $(STAMP)  ## build the site with guides, API reference and search in build/docs
+	rm -rf build/pages build/docs && mkdir -p build/pages
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md docs docs/site/*.md build/pages
+	$(RUN) -m sphinx -W --keep-going -q -c docs/site build/pages build/docs
 
 bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
 	$(RUN) benchmarks/speed/performance.py
