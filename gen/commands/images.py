@@ -57,6 +57,7 @@ def measure_images(
     from gen.analysis.report.tables import lines_table
     from gen.commands.measuring import measure_path, periods_above
     from gen.data.stream import Selection, Sheet
+    from gen.runs.formats import holds_network
 
     selection = Selection(
         sheet=Sheet(tile, gap) if tile else None,
@@ -76,7 +77,9 @@ def measure_images(
         write_json(measurement.to_dict(), json_file)
     if report and first:
         title = f"Checkerboards in {path.resolve().name}"
-        steps = next_steps(measurement, shlex.quote(str(path)))
+        cut = ["--tile", "x".join(map(str, tile)), "--gap", str(gap)] if tile else []
+        named = [shlex.quote(str(path))] if holds_network(path) else []
+        steps = next_steps(measurement, shlex.join([str(path), *cut]), *named)
         page = write_report(measurement, report, samples, title, own_command(), steps=steps)
         say(f"Report: {page}")
     if fail_above is not None and (above := periods_above(measurement, fail_above)):

@@ -102,7 +102,7 @@ def explain_model(
             pictures.append(Picture("history.png", draw_history(history), alt, caption))
         tables = [layers_table(traced), shares_table(blamed)]
         section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
-        steps = model_steps(words, spell_network(path, network))
+        steps = model_steps(words, spell_network(path, network), _train_again(opened))
         low, high = value_range
         thumbnails = ((first - low) * (255 / (high - low))).round().clamp(0, 255)
         write_report(
@@ -110,6 +110,17 @@ def explain_model(
             own_command(), (section,), steps,
         )  # fmt: skip
         say(f"Report: {report / 'index.html'}")
+
+
+def _train_again(opened: LoadedNetwork) -> str:
+    """The command that trains a run of ours with nearest enlargement; empty for others."""
+    from gen.runs.checkpoint import is_ours, stored_in
+    from gen.share.card import command_line
+
+    if opened.read is None or not is_ours(opened.read[1]):
+        return ""
+    # The last of two options counts; kernel size 0 is the first that the upsampler takes.
+    return f"{command_line(stored_in(*opened.read).config)} --upsample nearest --kernel-size 0"
 
 
 def _measure(

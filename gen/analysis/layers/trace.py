@@ -85,7 +85,7 @@ class Trace:
 def _row(t: LayerTrace) -> str:
     layer = t.layer
     maps = "→".join("x".join(map(str, size)) for size in (layer.small, layer.large))
-    levels = (_own_level(m, layer) for m in (t.output, t.passed_on))
+    levels = (own_level(m, layer) for m in (t.output, t.passed_on))
     born, passed = levels
     return (
         f"{layer.name[-19:]:<20}{layer.kind:<12}{maps:<18}{'x'.join(map(str, layer.stride)):>6}"
@@ -98,7 +98,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _own_level(measurement: Measurement | None, layer: Layer) -> str:
+def own_level(measurement: Measurement | None, layer: Layer) -> str:
     """Level at the layer's own period; with ≤ where nothing was detected, - if nothing is known."""
     if measurement is None:
         return "-"

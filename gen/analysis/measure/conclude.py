@@ -13,7 +13,7 @@ from .difference import compare
 from .estimates import Estimates, solve
 from .lattice import CLASSES, minimum_size
 from .level import Level, Part, level, severity
-from .result import Excess, Line, MeasuredLine, Measurement, Period, Replica, Trace
+from .result import LOW_CONTRAST, Excess, Line, MeasuredLine, Measurement, Period, Replica, Trace
 from .spectrum import radial_distance
 from .statistics import (
     DB_PER_NEPER,
@@ -180,6 +180,7 @@ def _period(f: Findings) -> Period:
     # Power is averaged over channels; luma is a signed sum of them.
     planes = [0] if len(e.contrast) == 1 else list(range(1, len(e.contrast)))
     found = _level(f, [k for k in planes if e.contrast[k] > 0] or [0])
+    in_words = e.contrast[planes].mean() >= LOW_CONTRAST**2  # nothing is visible below
     dbc = decibels(found.total)
     return Period(
         level_dbc=dbc,
@@ -190,7 +191,7 @@ def _period(f: Findings) -> Period:
         detection_limit_dbc=max(known) if len(known) == len(by_class) else None,
         best_limit_dbc=min(known, default=None),
         limits_dbc=by_class,
-        severity=severity(dbc) if detected and dbc is not None else None,
+        severity=severity(dbc) if detected and dbc is not None and in_words else None,
         replica_dbc=decibels(found.replica),
         line_dbc=decibels(found.line),
         excess_db=float(e.excess.value[0].max()) * DB_PER_NEPER,

@@ -101,10 +101,11 @@ class Period:
 
     `level_low_dbc` and `level_upper_dbc` are the level's 95 % interval, with all that could hide in
     any line. `p_value` is the smallest corrected p of replica and line; below 0.05 the period is
-    `detected`, and `severity` is its level in words. `limits_dbc` holds the level that is found
-    with 90 % power at each class of lines ("corner", "interior", "axis"; None for 0 dBc and more),
-    `detection_limit_dbc` the least and `best_limit_dbc` the most sensitive of them. `found` names
-    the statistics with a corrected p below 0.05; `undefined` says why nothing was measured.
+    `detected`, and `severity` is its level in words, unless the images have hardly any contrast.
+    `limits_dbc` holds the level that is found with 90 % power at each class of lines ("corner",
+    "interior", "axis"; None for 0 dBc and more), `detection_limit_dbc` the least and
+    `best_limit_dbc` the most sensitive of them. `found` names the statistics with a corrected p
+    below 0.05; `undefined` says why nothing was measured.
     """
 
     level_dbc: float | None = None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
+from gen.analysis.layers.trace import own_level
 from gen.analysis.report.tables import Table, number_of
 
 if TYPE_CHECKING:
     from gen.analysis.layers.blame import Blame
-    from gen.analysis.layers.steps import Layer
     from gen.analysis.layers.trace import Trace
-    from gen.analysis.measure.result import Measurement
 
 LAYERS = (
     "layer", "kind", "maps", "stride", "period", "imbalance dB", "predicted dBc", "born dBc",
@@ -44,7 +42,7 @@ def layers_table(traced: Trace) -> Table:
                 layer.name, layer.kind, " → ".join(sizes), "×".join(map(str, layer.stride)),
                 str(layer.period) if layer.period > 1 else "none",
                 number_of(each.imbalance_db), number_of(each.predicted_dbc),
-                _level(each.output, layer), _level(each.passed_on, layer),
+                own_level(each.output, layer), own_level(each.passed_on, layer),
             ]
         )  # fmt: skip
     return Table(LAYERS, rows)
@@ -66,15 +64,3 @@ def shares_table(blamed: Blame) -> Table:
         ]  # fmt: skip
         rows.append([str(period), "rest", "", f"{100 * blamed.rest[period]:.0f} %", "", ""])
     return Table(SHARES, rows)
-
-
-def _level(measurement: Measurement | None, layer: Layer) -> str:
-    """Level at the layer's own period, or what it is below."""
-    if measurement is None:
-        return "-"
-    period = measurement.periods[math.lcm(*layer.stride)]
-    if period.undefined:
-        return "-"
-    if period.detected and period.level_dbc is not None:
-        return number_of(period.level_dbc)
-    return f"≤ {number_of(period.level_upper_dbc)}"

@@ -48,8 +48,16 @@ def headline(measurement: Measurement) -> str:
     return f"No checkerboard was found.{found}{hidden}{aside if others else ''}"
 
 
-def next_steps(measurement: Measurement, images: str = "IMAGES") -> list[Step]:
-    """What to do about it, with commands; `images` is the path that was measured, quoted."""
+def next_steps(
+    measurement: Measurement, images: str = "IMAGES", network: str = "RUN_OR_CHECKPOINT"
+) -> list[Step]:
+    """What to do about it, with commands.
+
+    Args:
+        measurement: of the images.
+        images: the path that was measured and how it is cut, quoted.
+        network: the one that made them, quoted.
+    """
     if all(period.undefined for period in measurement.periods.values()):
         return [Step("Measure more images, or larger ones.", f"gen images {images}")]
     if not measurement.detected:
@@ -72,7 +80,7 @@ def next_steps(measurement: Measurement, images: str = "IMAGES") -> list[Step]:
         *steps,
         Step(
             "Find the layer that makes it, and what to change there.",
-            "gen model RUN_OR_CHECKPOINT --report model-report/",
+            f"gen model {network} --report model-report/",
         ),
         Step(
             "Check a kernel before you train with it again.",
@@ -81,9 +89,17 @@ def next_steps(measurement: Measurement, images: str = "IMAGES") -> list[Step]:
     ]
 
 
-def model_steps(advice: Sequence[str], network: str) -> list[Step]:
-    """What to do about a network; `network` is what names it on the command line, quoted."""
+def model_steps(advice: Sequence[str], network: str, again: str = "") -> list[Step]:
+    """What to do about a network.
+
+    Args:
+        advice: sentences of `gen.analysis.layers.advice`.
+        network: what names it on the command line, quoted.
+        again: the command that trains it without transposed convolutions, where that is known.
+    """
     steps = [Step(sentence) for sentence in advice]
+    if again and any("rain again" in sentence for sentence in advice):
+        steps.append(Step("Train the same network again, with nearest enlargement.", again))
     if any("gen repair" in sentence for sentence in advice):
         repair = "Repair the weights without training. Where that would do harm, it is refused."
         steps.append(Step(repair, f"gen repair {network} -o repaired.pt"))

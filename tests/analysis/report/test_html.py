@@ -271,6 +271,7 @@ def test_what_to_do_names_commands_and_options_that_exist():
 def test_images_without_contrast_are_warned_of(tmp_path):
     flat = measure(128 + (images() - 128) / 20, (2,), value_range=(0, 255))
     assert flat.low_contrast and "Hardly any contrast" in str(flat)
+    assert flat.periods[2].detected and flat.periods[2].severity is None
     write_report(flat, tmp_path / "r")
     assert "hardly any contrast" in (tmp_path / "r" / "index.html").read_text()
     normal = measure(images(), (2,), value_range=(0, 255))
