@@ -45,10 +45,6 @@ class Inputs:
         """Yield batches of at most `size` rows."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
-    def chunk(self, parts: int) -> tuple[Inputs, ...]:
-        """About equal parts."""
-        return tuple(self.split(-(-len(self) // parts)))
-
     def tensors(self) -> tuple[Tensor, ...]:
         """One tensor per argument of the network."""
         return self.take(self.rows)
