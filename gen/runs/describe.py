@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -79,6 +81,8 @@ def _tree(content: Any, depth: int = 1) -> Iterator[str]:
     indent = "  " * depth
     items = content.items() if isinstance(content, dict) else enumerate(content)
     for name, value in items:
+        if isinstance(value, Namespace | SimpleNamespace):
+            value = vars(value)
         if isinstance(value, torch.Tensor):
             dtype = str(value.dtype).removeprefix("torch.")
             yield f"{indent}{shorten(name)} {tuple(value.shape)} {dtype}"

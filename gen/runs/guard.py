@@ -13,9 +13,12 @@ import math
 import pickle
 import re
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import PosixPath
 from struct import pack, unpack
+from types import SimpleNamespace
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 from gen.system.errors import GenError
@@ -33,8 +36,13 @@ _PLACE = re.compile(r"(cpu|cuda|mps|xpu|hpu|xla|npu)(:\d+)?")
 _OPCODES = (
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "SHORT_BINSTRING EMPTY_TUPLE EMPTY_LIST EMPTY_DICT TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS "
-    "SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BINPERSID BUILD"
+    "SETITEM SETITEMS BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BINPERSID BUILD NEWOBJ"
 )
+# Plain values that bundles of others hold next to their weights, such as `args`.
+_RECORDS = ("argparse.Namespace", "types.SimpleNamespace")
+_PATHS = ("pathlib.PosixPath", "pathlib._local.PosixPath")
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_NUMBER = re.compile(r"[fiu][1248]|b1")
 _LARGER = "a tensor larger than what is stored of it"
 
 Claim = Callable[[str, int], None]  # called with the key and the bytes of every storage
@@ -56,6 +64,17 @@ def require(condition: object, problem: str) -> None:
     """Raise UnsafeFileError with the problem unless the condition holds."""
     if not condition:
         raise UnsafeFileError(problem)
+
+
+def plain_classes() -> list[Any]:
+    """What `torch.load` is to build besides tensors, for `torch.serialization.safe_globals`."""
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    types_of = [type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "b1")]
+    types_of += [type(np.dtype(code)) for code in ("u1", "u2", "u4", "u8")]
+    named = [(scalar, name) for name in _SCALARS] + [(PosixPath, name) for name in _PATHS]
+    return [Namespace, SimpleNamespace, np.dtype, *types_of, *named]
 
 
 def check_torch_file(file: BinaryIO) -> None:
@@ -139,6 +158,17 @@ class _Placeholder:
     """What stands for a tensor or a dtype; it holds nothing."""
 
 
+class _Record(_Placeholder):
+    """What stands for a namespace: a call makes one, and a state fills it."""
+
+    def __call__(self) -> _Record:
+        return _Record()
+
+
+class _NumberType(_Placeholder):
+    """What stands for a dtype of NumPy; its state says that its bytes are little-endian."""
+
+
 class _Reader(pickle._Unpickler):
     """Reads one pickle as torch does, whose reader is a copy of Python's, without its tensors.
 
@@ -171,6 +201,9 @@ class _Reader(pickle._Unpickler):
             "torch._utils._rebuild_tensor": self.tensor,
             "torch._utils._rebuild_tensor_v2": self.tensor,
         }  # fmt: skip
+        calls |= dict.fromkeys(_RECORDS, _Record()) | dict.fromkeys(_PATHS, _path)
+        calls |= dict.fromkeys(_SCALARS, _scalar)
+        calls |= {"numpy.dtype": _number_type, "_codecs.encode": _few_bytes}
         kind, storage, _ = name.partition("Storage")
         if module == "torch" and (width := _WIDTHS.get(storage and kind)):
             return _Storage(0, width)
@@ -220,15 +253,60 @@ class _Reader(pickle._Unpickler):
         self.stack[-1].update(_checked(zip(items[::2], items[1::2], strict=True)))
 
     def build(self) -> None:
-        """Take the versions of modules, which `state_dict()` adds to its dictionary."""
-        state = self.stack.pop()
-        known = type(self.stack[-1]) is OrderedDict and type(state) is dict
-        require(known and state.keys() == {"_metadata"}, "a state of no state dict")
+        """Take the versions of modules, which `state_dict()` adds to its dictionary.
+
+        Also the attributes of a namespace, and the byte order of a dtype of NumPy.
+        """
+        state, built = self.stack.pop(), self.stack[-1]
+        if type(built) is _NumberType:
+            require(state in _ORDERS, "a dtype that NumPy never writes")
+            return
+        versions = type(built) is OrderedDict and type(state) is dict
+        versions = versions and state.keys() == {"_metadata"}
+        record = type(built) is _Record and type(state) is dict
+        record = record and not any(name.startswith("__") for name in map(str, state))
+        require(versions or record, "a state of no state dict")
         self.states.append(state)
+
+    def new(self) -> None:
+        """Make a namespace."""
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        require(type(kind) is _Record and arguments == (), "an object of no plain kind")
+        self.count(1)
+        self.stack.append(_Record())
 
     dispatch[pickle.SETITEMS[0]] = lambda self: self.put(self.pop_mark())
     dispatch[pickle.SETITEM[0]] = lambda self: self.put([self.stack.pop(), self.stack.pop()][::-1])
     dispatch[pickle.BUILD[0]] = build
+    dispatch[pickle.NEWOBJ[0]] = new
+
+
+_ORDERS = [(3, order, None, None, None, -1, -1, 0) for order in ("<", "|")]
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _path(*parts: Any) -> _Placeholder:
+    require(all(map(_is_text, parts)), "no path")
+    return _Placeholder()
+
+
+def _number_type(code: Any, align: Any, copy: Any) -> _NumberType:
+    known = _is_text(code) and _NUMBER.fullmatch(code) and type(align) is type(copy) is bool
+    require(known, "a dtype that is no number's")
+    return _NumberType()
+
+
+def _few_bytes(text: Any, encoding: Any) -> _Storage:
+    require(_is_text(text) and len(text) <= 16 and encoding == "latin1", "bytes of no number")
+    return _Storage(len(text), 1)
+
+
+def _scalar(kind: Any, data: Any) -> _Placeholder:
+    require(type(kind) is _NumberType and type(data) is _Storage, "no number of NumPy")
+    return _Placeholder()
 
 
 def _checked(items: Any) -> list[tuple[Any, Any]]:

@@ -28,7 +28,7 @@ from gen.runs.checkpoint import (
     stored_in,
 )
 from gen.runs.formats import FOREIGN, HUB, INDEX, PUBLISHED, SAFETENSORS, format_of, read_index
-from gen.runs.guard import HoldsCodeError, UnsafeFileError, check_torch_file
+from gen.runs.guard import HoldsCodeError, UnsafeFileError, check_torch_file, plain_classes
 from gen.runs.hub import fetch
 from gen.runs.weights import choose, list_networks, list_parts
 from gen.system import distributed
@@ -107,7 +107,8 @@ def read_file(path: Path) -> Any:
         with open_regular(path) as file:
             check_torch_file(file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(plain_classes()):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except HoldsCodeError as error:
         raise CheckpointError(f"{path}: {error}; {_INSTEAD[error.script]}") from error
     except Exception as error:

@@ -200,6 +200,9 @@ def nested(levels):
     return b"](K\1\x85q\0" + b"h\0h\0\x86q\0" * levels + b"}h\0K\0se."
 
 
+NAMESPACE = b"cargparse\nNamespace\n)\x81}%bb."
+DTYPE = b"cnumpy\ndtype\n(X\2\0\0\0%b\x89\x88tR"
+ENCODED = b"X\6\0\0\0latin1tR."
 HUGE = struct.pack("<i", 2**31 - 1)
 LONG = pickle.LONG1 + b"\x09" + (2**61 - 1).to_bytes(9, "little")
 PICKLES = {
@@ -226,6 +229,18 @@ PICKLES = {
     "a call of a string": b"X\1\0\0\0a)R.",
     "code": b"cos\nsystem\nX\4\0\0\0true\x85R.",
     "opcodes of another protocol": b"\x80\4\x8c\1a.",
+    "a namespace with a method": NAMESPACE % b"X\x0c\0\0\0__setstate__K\0s",
+    "a namespace of numbers": NAMESPACE.replace(b")", b"K\1\x85") % b"",
+    "a namespace 40 deep": NAMESPACE % (b"X\1\0\0\0a" + b"]" * 40 + b"a" * 39 + b"s"),
+    "an object of another class": b"cdatetime\ntimedelta\n)\x81.",
+    "a new ordered dictionary": b"ccollections\nOrderedDict\n)\x81.",
+    "an array of objects": DTYPE % b"O8" + b".",
+    "an array of text": DTYPE % b"S9" + b".",
+    "a dtype with another state": DTYPE % b"f8" + b"K\3\x85b.",
+    "a megabyte of bytes": b"c_codecs\nencode\n(X\0\0\x10\0" + b"a" * (1 << 20) + ENCODED,
+    "bytes by another codec": b"c_codecs\nencode\n(X\1\0\0\0aX\3\0\0\0zlbtR.",
+    "a number of no type": b"cnumpy._core.multiarray\nscalar\n(K\1K\2tR.",
+    "a path of numbers": b"cpathlib\nPosixPath\nK\1\x85R.",
     "a memory of text": b"S'" + b"a" * 99 + b"'\n.",
     "nothing": b"",
     "no end": b"K\1",
@@ -246,7 +261,10 @@ def test_a_pickle_takes_neither_memory_nor_time(tmp_path, name, zipped):
 
 def test_the_pickles_are_refused_for_their_content(tmp_path):
     """Harmless neighbors of the same bytes are read."""
+    state = b"(K\3X\1\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
     for pickled in (
+        NAMESPACE % b"X\1\0\0\0aK\0s", DTYPE % b"f8" + state + b".",
+        b"c_codecs\nencode\n(X\1\0\0\0a" + ENCODED, b"cpathlib\nPosixPath\nX\1\0\0\0a\x85R.",
         b"ccollections\nOrderedDict\n)R.", b"}K\0K\0s.", b"}X\1\0\0\0aK\0s.", tensor() + b".",
         b"]" * 30 + b"a" * 29 + b".", b"ccollections\nOrderedDict\n)R}X\x09\0\0\0_metadata}sb.",
     ):  # fmt: skip

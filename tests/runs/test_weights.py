@@ -1,8 +1,12 @@
 """Weights of others: bundles, wrappers, shards, half precision, whatever their files are called."""
 
+import argparse
+import datetime
 import json
+import pathlib
 import types
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -185,14 +189,32 @@ def test_a_network_takes_the_part_that_fits_it():
         fill_network(generator(), {"a": generator(1).state_dict(), "b": generator(2).state_dict()})
 
 
+def test_arguments_next_to_weights_are_plain_values(tmp_path):
+    """As bundles of StyleGAN2 have them: `args`, and best scores of NumPy."""
+    args = argparse.Namespace(lr=0.002, out=pathlib.PosixPath("runs/a"), more=[1, 2])
+    bundle = {
+        "g_ema": generator(2).state_dict(), "args": args, "best": np.float64(1.5), "n": np.int64(3),
+        "flag": np.bool_(True), "half": np.float16(0.5), "space": types.SimpleNamespace(z=3),
+    }  # fmt: skip
+    for zipped in (True, False):
+        torch.save(bundle, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+        held = read_file(tmp_path / "a.pt")
+        assert {k: v for k, v in held.items() if k != "g_ema"} == {
+            k: v for k, v in bundle.items() if k != "g_ema"
+        }
+        same(tmp_path / "a.pt", generator(2))
+    text = describe_file(tmp_path / "a.pt")
+    assert "best = np.float64(1.5)" in text and "lr = 0.002" in text
+
+
 class Whole(nn.Sequential):
     """Pickled as a whole."""
 
 
 def test_what_holds_code_says_so(tmp_path):
     torch.save(Whole(nn.Conv2d(3, 3, 3)), tmp_path / "whole.pth")
-    torch.save({"args": types.SimpleNamespace(z=3), "g": {}}, tmp_path / "args.pth")
-    for name in ("whole", "args"):
+    torch.save({"time": datetime.timedelta(1), "g": {}}, tmp_path / "time.pth")
+    for name in ("whole", "time"):
         for words in (["inspect"], ["images"], ["model"], ["compare"]):
             result = run(*words, tmp_path / f"{name}.pth")
             assert result.exit_code == 1 and result.stderr.count("\n") == 1
