@@ -70,7 +70,7 @@ def join_classes(decoder: Generator, latents: Tensor, labels: Sequence[int] | No
 
 @torch.inference_mode()
 def run_in_groups(network: Callable[..., Tensor], place: nn.Module, *inputs: Tensor) -> Tensor:
-    """`network(*inputs)`, (B, …) each, on the CPU: in passes of one fixed shape where `place` is."""
+    """`network(*inputs)`, (B, …) each, on the CPU; passes of one shape, where `place` is."""
     device, outputs = next(place.parameters()).device, []
     for group in zip(*(tensor.split(GROUP) for tensor in inputs), strict=True):
         count = len(group[0])
