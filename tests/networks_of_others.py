@@ -54,6 +54,14 @@ def plain():
     return Up()
 
 
+def without_length():
+    return Up().layers
+
+
+def convolution_first():
+    return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Upsample(scale_factor=8))
+
+
 def pair():
     return Up(lambda images: (images, images.mean()))
 

@@ -212,9 +212,16 @@ def adapt(
         values = tuple(t.to(state.dtype) if t.is_floating_point() else t for t in values)
         return tuple(t[..., None, None] if t.ndim == 2 and state.columns else t for t in values)
 
-    network.register_forward_pre_hook(unpack)
-    network.register_forward_hook(lambda _, __, output: images_in(output, value_range))
-    images = _try(network, inputs(2), state)
+    hooks = [
+        network.register_forward_pre_hook(unpack),
+        network.register_forward_hook(lambda _, __, output: images_in(output, value_range)),
+    ]
+    try:
+        images = _try(network, inputs(2), state)
+    except InputError:
+        for hook in hooks:
+            hook.remove()
+        raise
     shape = tuple(images.shape[1:])
     size = batch_size or max(1, min(_MOST, _VALUES // images[0].numel()))
     return Adapted(network, shape, len(images) // len(inputs(2)), size)

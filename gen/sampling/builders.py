@@ -109,18 +109,25 @@ def draw_for(network: nn.Module, name: str) -> Draw:
     Raises:
         InputError: no length is known.
     """
-    length = next((n for a in LATENTS if type(n := getattr(network, a, None)) is int), None)
+    named = (getattr(network, name, None) for name in LATENTS)
+    length = next((n for n in named if type(n) is int and n > 0), None) or _first_width(network)
     if length is None:
-        # The first layer: a linear one takes its second axis, a transposed convolution its first.
-        shape = next((tuple(p.shape) for p in network.parameters()), ())
-        length = {2: shape[-1:], 4: shape[:1]}.get(len(shape), (None,))[0]
-    if length is None or length < 1:
         raise InputError(
             f"{name}: the network has no whole number `latent`; return (network, draw) "
             "where draw(n) gives n latents or maps"
         )
 
     return lambda count: Inputs(range(count), lambda rows: (draw_latents(rows, length),))
+
+
+def _first_width(network: nn.Module) -> int | None:
+    """What the first layer takes, if it can be the first of a generator; else None."""
+    first = next(
+        (m for m in network.modules() if any(True for _ in m.parameters(recurse=False))), None
+    )
+    kind = getattr(first, "original_name", type(first).__name__)  # as TorchScript keeps it
+    axis = {"Linear": 1, "ConvTranspose2d": 0}.get(kind)
+    return None if axis is None else first.weight.shape[axis]
 
 
 def _split(named: str, form: str) -> tuple[str, str]:

@@ -37,8 +37,8 @@ def images():
 
 @pytest.mark.parametrize(
     "name",
-    ["pair", "logits_first", "mapping", "record", "array", "channels_last", "levels", "double",
-     "Up", "Up.made", "Up.method", "holder.build", "Holder.Inner.build"],
+    ["without_length", "pair", "logits_first", "mapping", "record", "array", "channels_last",
+     "levels", "double", "Up", "Up.made", "Up.method", "holder.build", "Holder.Inner.build"],
 )  # fmt: skip
 def test_outputs_and_ways_to_build(name, images):
     network = opened(name)
@@ -99,6 +99,7 @@ def test_latents_of_one_pixel():
         ("wrong_draw", "failed on Tensor (2, 5) float32 (RuntimeError: mat1 and mat2 shapes"),
         ("named_draw", "draw(n) gave"),
         ("no_inputs", "draw(n) gave no inputs"),
+        ("convolution_first", "the network has no whole number `latent`"),
         ("Nobody", "has no callable 'Nobody'"),
         ("needs_two", "failed: TypeError"),
         ("Labeled", "missing 1 required positional argument: 'labels'); its factory must"),
