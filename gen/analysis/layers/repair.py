@@ -40,7 +40,9 @@ from gen.system.errors import InputError
 
 DEFAULT_REDUCTION = 10.0  # dB below the present level, where no target is given
 MIN_CHANGE = 1.0  # dB: less is no improvement
-NEGLIGIBLE = 0.01  # of the power removed: lines that gain less do not matter
+# What lines gain does not matter below both: a share of the power removed, and dB of their period.
+NEGLIGIBLE = 0.01
+MAX_GROWTH = 0.5
 LEAST = 64  # inputs
 Weights = dict[str, Tensor]  # parameter → values
 
@@ -61,6 +63,11 @@ class PairedChange:
     removed: float
     fall_p: float
     growth: float
+
+    def is_worse(self, removed: float) -> bool:
+        """Whether its lines gain more than is negligible, where all in all so much is removed."""
+        rise = decibels(1 + self.growth / self.before)
+        return self.growth > NEGLIGIBLE * max(removed, 0) or rise > MAX_GROWTH
 
     @property
     def falls(self) -> bool:
@@ -228,15 +235,21 @@ class _Trial:
     psnr_db: float
 
     @property
+    def worse(self) -> list[int]:
+        """Periods that become worse."""
+        removed = sum(change.removed for change in self.changes.values())
+        return [n for n, change in self.changes.items() if change.is_worse(removed)]
+
+    @property
     def refusal(self) -> str | None:
         """Why these weights make the images worse, or None."""
         removed = sum(change.removed for change in self.changes.values())
-        for period, change in self.changes.items():
-            if change.growth > NEGLIGIBLE * max(removed, 0):
-                return (
-                    f"a line of period {period} would become stronger on the same latents, by "
-                    f"{decibels(change.growth):.1f} dBc"
-                )
+        if self.worse:
+            period = self.worse[0]
+            return (
+                f"a line of period {period} would become stronger on the same latents, by "
+                f"{decibels(self.changes[period].growth):.1f} dBc"
+            )
         other = self.changed - self.pattern
         if other > removed:
             return (
