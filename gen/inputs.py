@@ -161,7 +161,8 @@ def open_network(
         network, draw = build_from_code(factory or script, not factory, path, key)
     elif script:
         network, draw = build_from_program(Path(script))
-        notes = [f"{script}: a program; it makes images, and its layers are not seen"]
+        if not isinstance(network, torch.jit.ScriptModule):
+            notes = [f"{script}: an ONNX graph; it makes images, and its layers are not seen"]
     elif diffusers:
         network, draw = build_from_diffusers(diffusers, images=inputs is not None)
     else:
@@ -254,12 +255,13 @@ def open_images(
     """
     from gen.runs.open import open_run
     from gen.sampling.masks import BATCH, map_batches, open_logit_maps
-    from gen.sampling.seeds import sample_batches, sample_images
+    from gen.sampling.seeds import draw_inputs, sample_batches, sample_images
 
     if network is not None:
         opened = open_network(path and str(path), **network)
         stream = opened.stream(min(num, selection.max_images or num), selection.part)
         stream.notes.extend(opened.notes)
+        stream.periods = _periods(opened.network, opened.draw(2))
         return stream
     ours = holds_network(path)
     if ours and selection.sheet:
@@ -279,4 +281,11 @@ def open_images(
     shape = tuple(sample_images(run.decoder, [0]).shape[1:])
     seeds = range(number)[selection.part(number)]
     samples = (batch.numpy() for batch in sample_batches(run.decoder, seeds))
-    return ImageStream(shape, number, samples)
+    periods = _periods(run.decoder, draw_inputs(run.decoder, range(2)))
+    return ImageStream(shape, number, samples, periods=periods)
+
+
+def _periods(network: nn.Module, inputs: Any) -> tuple[int, ...]:
+    from gen.analysis.layers.steps import find_layers, list_periods
+
+    return list_periods(find_layers(network, inputs).layers)

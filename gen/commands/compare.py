@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import ON_BAD_IMAGE
-from gen.commands.options import Command, GroupedOption, compute_options, network_options
+from gen.commands.options import (
+    Command,
+    GroupedOption,
+    Parsed,
+    compute_options,
+    network_options,
+    parse_periods,
+)
 from gen.commands.output import check_file, say
 from gen.system.errors import InputError
 from gen.system.text import shorten
@@ -20,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def compare_sets(
-    paths: tuple[Path, ...], num: int, on_bad_image: str, plot: Path | None, **network: Any
+    paths: tuple[Path, ...],
+    num: int,
+    periods: tuple[int, ...] | None,
+    on_bad_image: str,
+    plot: Path | None,
+    **network: Any,
 ) -> None:
     """Measure or read each, print one table, draw one picture; `network` is for `open_network`."""
     check_file("--plot", plot, (".png",))
@@ -33,15 +45,16 @@ def compare_sets(
 
     takes = takes_weights(network)
     selection, measured, built = Selection(skip_bad=on_bad_image == "skip"), {}, False
+    options = {"periods": periods, "selection": selection, "num": num}
     for label, path in _labels(paths).items():
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
             measured[label] = _read_measurement(path)
             continue
         through = network if takes and is_built_from_weights(path) else None
         built |= through is not None
-        measured[label] = measure_path(path, selection=selection, num=num, network=through)[0]
+        measured[label] = measure_path(path, network=through, **options)[0]
     if own and not built:
-        found = measure_path(None, selection=selection, num=num, network=network)[0]
+        found = measure_path(None, network=network, **options)[0]
         measured[str(own)] = found
     say(table(measured), err=False)
     if plot:
@@ -75,8 +88,10 @@ def _number(text: str) -> int | float:
 
 
 def cell(period: Period | None) -> str:
-    """Level with *, or the limit it is below."""
-    if period is None or period.undefined:
+    """Level with *, or the limit it is below; - where the period was not measured."""
+    if period is None:
+        return "-"
+    if period.undefined:
         return "undefined"
     level = period.level_dbc if period.level_dbc is not None else period.level_upper_dbc
     shown = level if period.detected else period.detection_limit_dbc
@@ -154,6 +169,8 @@ compare = Command(
         *compute_options(),
         GroupedOption(["--num"], type=click.IntRange(1, 10**9), default=1024, show_default=True,
                       metavar="N", group="Images", help="samples to draw from a run"),
+        GroupedOption(["--periods"], type=Parsed("P,P", parse_periods), group="Images",
+                      help="periods in pixels  [default: 2,4,8 and those of a network's layers]"),
         ON_BAD_IMAGE,
         GroupedOption(["--plot"], type=click.Path(path_type=Path), metavar="FILE.png",
                       group="Output", help="draw the table"),

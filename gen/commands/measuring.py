@@ -25,7 +25,7 @@ THUMBNAILS = 24
 def measure_path(
     path: Path | None,
     reference: Path | None = None,
-    periods: Sequence[int] = PERIODS,
+    periods: Sequence[int] | None = PERIODS,
     selection: Selection | None = None,
     num: int = 1024,
     inputs: Path | None = None,
@@ -36,7 +36,8 @@ def measure_path(
 
     The reference is read as images of the same size and channels. What is left out is said in one
     line each on stderr, as is progress on a terminal. Of several processes each looks at a share of
-    the images; all return what one would have found. `network` is as in `open_images`.
+    the images; all return what one would have found. `network` is as in `open_images`. With
+    `periods` None, those that a network can leave join 2, 4, and 8.
 
     Returns:
         The measurement, with `pictures` if a report needs them, and the first images as thumbnails,
@@ -48,6 +49,7 @@ def measure_path(
     """
     selection = dataclasses.replace(selection or Selection(), part=distributed.own_slice)
     stream = open_images(path, selection, num, inputs, network)
+    periods = periods or stream.periods or PERIODS
     label = path.resolve().name if path else "network"
     kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
     pictures = pictures or reference is not None

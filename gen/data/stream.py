@@ -46,12 +46,14 @@ class ImageStream:
         batches: Gray levels (B, C, H, W): uint8, or float32 on [0, 255] where the source holds
             more than eight bits.
         notes: One line per kind of image left out; complete when the batches are used up.
+        periods: Periods in pixels that a network which makes them can leave; empty for others.
     """
 
     shape: tuple[int, int, int]
     count: int
     batches: Iterable[np.ndarray]
     notes: list[str] = field(default_factory=list)
+    periods: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def _callable(module: Any, function: str, named: str) -> Callable[..., Any]:
 
 
 def build_from_program(path: Path) -> tuple[nn.Module, Draw | None]:
-    """A TorchScript or ONNX file, by its bytes; it makes images, and its layers are not seen.
+    """A TorchScript or ONNX file, by its bytes; of ONNX, the layers are not seen.
 
     Raises:
         InputError: it is neither, or damaged, or onnxruntime is not installed.

@@ -169,14 +169,13 @@ def _describe_cause(share: LayerShare) -> str:
         f"{layer.name} ({layer.kind}{kernel}, factor {stride}): balancing it alone lowers the "
         f"level by {-found.balanced_db:.1f} dB"
     )
+    more, other = [], share.weights
     if found.share <= 1:
         high = min(found.high, 1.0)
-        text += f" (share {100 * found.share:.0f} % [{100 * found.low:.0f}, {100 * high:.0f}]"
-        other = share.weights
-        if other and found is not other and abs(other.share - found.share) > DIFFERENT:
-            text += f"; by its weights the change is {other.balanced_db:+.1f} dB"
-        text += ")"
-    return text
+        more += [f"share {100 * found.share:.0f} % [{100 * found.low:.0f}, {100 * high:.0f}]"]
+    if other and found is not other and abs(other.share - found.share) > DIFFERENT:
+        more += [f"by its weights the change is {other.balanced_db:+.1f} dB"]
+    return text + (f" ({'; '.join(more)})" if more else "")
 
 
 def _advise_layer(share: LayerShare, trace: Trace) -> str:
