@@ -111,8 +111,17 @@ class CallInterceptor(TorchDispatchMode):
             )
 
     @contextlib.contextmanager
-    def named(self, network: nn.Module, on_exit: Callable[[str, Any, Any], None]) -> Iterator[None]:
-        """Keep `path` at the module that runs; `on_exit` sees its name, inputs and output."""
+    def named(
+        self,
+        network: nn.Module,
+        on_enter: Callable[[str, Any], None],
+        on_exit: Callable[[str, Any, Any], None],
+    ) -> Iterator[None]:
+        """Keep `path` at the module that runs; the callbacks see its name, inputs, and output."""
+
+        def enter(name: str, inputs: Any) -> None:
+            self.path.append(name)
+            on_enter(name, inputs)
 
         def leave(name: str, inputs: Any, output: Any) -> None:
             self.path.pop()
@@ -122,9 +131,9 @@ class CallInterceptor(TorchDispatchMode):
         for name, module in network.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
-            enter = module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
+            before = module.register_forward_pre_hook(lambda _, i, name=name: enter(name, i))
             after = module.register_forward_hook(lambda _, i, o, name=name: leave(name, i, o))
-            handles += [enter, after]
+            handles += [before, after]
         try:
             yield
         finally:

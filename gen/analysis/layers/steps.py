@@ -82,6 +82,11 @@ class Layer:
     def equalize_(self, maps: Tensor) -> None:
         """Take away what is periodic in the layer's own stride from its output, in place."""
         along = len(self.leaves.axes) == 2
+        if along and tuple(maps.shape[-2:]) != self.large:
+            raise InputError(
+                f"{self.name}: a map of {show_size(maps.shape[-2:])}, not {show_size(self.large)}: "
+                "the network must do the same for every batch"
+            )
         stride = self.stride if along else (max(self.stride),)
         equalize_(maps, stride, self.lattice if along else (max(self.lattice),))
 
@@ -161,7 +166,7 @@ def find_layers(network: nn.Module, inputs: Any) -> Steps:
     """
     finder = _Finder(len(inputs))
     interceptor = CallInterceptor(on_call=finder.see)
-    with interceptor.named(network, finder.leave):
+    with interceptor.named(network, finder.enter, finder.leave):
         images = run_network(network, inputs, interceptor)
     if not (isinstance(images, Tensor) and images.ndim == 4):
         shown = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -211,6 +216,13 @@ class _Finder:
             self.convolved[id(made[0])] = seen
         elif made[0] is tensors[0]:
             self.convolved.pop(id(made[0]), None)
+
+    def enter(self, path: str, inputs: Any) -> None:
+        """Begin with the maps that the network takes."""
+        for tensor in _tensors(inputs if not path else ()):
+            if tensor.ndim in (4, 5) and tensor.is_floating_point():
+                self.alive.append(tensor)
+                self.flows[_address(tensor)] = {None: _Flow(tuple(tensor.shape[-2:]))}
 
     def leave(self, path: str, inputs: Any, output: Any) -> None:
         """Follow a module through what torch's operators did not show."""
