@@ -20,10 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gen.data.archives import is_archive
+from gen.data.arrays import ArrayImages, array_images
 from gen.data.decode import DataError
-from gen.data.stream import ImageStream, Selection, open_stream
+from gen.data.stream import ImageStream, Selection, open_stream, stream_array
 from gen.images import to_uint8
-from gen.runs.formats import holds_network
+from gen.runs.formats import TORCH, format_of, holds_network
+from gen.runs.open import read_file
 from gen.sampling import builders
 from gen.sampling.adapt import Adapted, Inputs, adapt
 from gen.sampling.builders import (
@@ -242,35 +245,58 @@ def is_built_from_weights(path: Path) -> bool:
 
 
 def open_images(
-    path: Path | None,
+    paths: Sequence[Path],
     selection: Selection,
     num: int,
     inputs: Path | None = None,
     network: dict[str, Any] | None = None,
 ) -> ImageStream:
-    """Images of a path, or what a run or a checkpoint makes: `num` samples, or logit maps.
+    """Images of paths, or what a run or a checkpoint makes: `num` samples, or logit maps.
 
-    Maps are those of `inputs`, or of the run's validation images. With `network`, options of
-    `open_network`, the images are those of a network of others. Raises as `measure_path`.
+    Maps are those of `inputs`, or of the run's validation images. A file of torch that holds a
+    tensor is an array of images. With `network`, options of `open_network`, the images are those
+    of a network of others. Raises as `measure_path`.
     """
-    from gen.runs.open import open_run
-    from gen.sampling.masks import BATCH, map_batches, open_logit_maps
-    from gen.sampling.seeds import draw_inputs, sample_batches, sample_images
-
     if network is not None:
-        opened = open_network(path and str(path), **network)
+        opened = open_network(str(paths[0]) if paths else None, **network)
         stream = opened.stream(min(num, selection.max_images or num), selection.part)
         stream.notes.extend(opened.notes)
         stream.periods = _periods(opened.network, opened.draw(2))
         return stream
-    ours = holds_network(path)
-    if ours and selection.sheet:
+    runs = [path for path in paths if not is_archive(path) and holds_network(path)]
+    if runs and len(paths) > 1:
+        raise DataError(f"{runs[0]}: a run is measured alone; `gen compare` takes several")
+    if not runs:
+        if inputs:
+            raise DataError(f"{paths[0]}: no run of a segmenter, which alone is shown --inputs")
+        return open_stream(paths, selection)
+    if array := _open_tensor(runs[0]):
+        return stream_array(runs[0], array, selection)
+    return _open_samples(runs[0], selection, num, inputs)
+
+
+def _open_tensor(path: Path) -> ArrayImages | None:
+    """The images of a file that `torch.save` wrote of one tensor; None for anything else."""
+    if not path.is_file() or format_of(path) != TORCH:
+        return None
+    held = read_file(path)
+    if not isinstance(held, Tensor):
+        return None
+    held = held.detach()
+    return array_images(path, (held.float() if held.dtype == torch.bfloat16 else held).numpy())
+
+
+def _open_samples(path: Path, selection: Selection, num: int, inputs: Path | None) -> ImageStream:
+    """What a run or a checkpoint makes."""
+    from gen.runs.open import open_run
+    from gen.sampling.masks import BATCH, map_batches, open_logit_maps
+    from gen.sampling.seeds import draw_inputs, sample_batches, sample_images
+
+    if selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
-    run = open_run(path) if ours else None
-    if inputs and not (run and run.predicts_masks):
+    run = open_run(path)
+    if inputs and not run.predicts_masks:
         raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
-    if run is None:
-        return open_stream(path, selection)
     number = min(num, selection.max_images or num)
     if run.predicts_masks:
         maps, draw = open_logit_maps(run, inputs)

@@ -67,7 +67,7 @@ def train(name: str, outdir: Path) -> dict[str, Any]:
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     run, seconds = max(parent.iterdir()), core_seconds() - before
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    measurement, _ = measure_path(run, periods=PERIODS, num=512)
+    measurement = measure_path(run, periods=PERIODS, num=512).measurement
     levels = {
         str(number): {
             "level_dbc": period.level_dbc,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.gate import Gate, gate_options
 from gen.commands.images import ON_BAD_IMAGE
 from gen.commands.options import (
     Command,
@@ -18,7 +21,9 @@ from gen.commands.options import (
     network_options,
     parse_periods,
 )
-from gen.commands.output import check_file, say
+from gen.commands.output import check_file, provenance, say, write_json
+from gen.commands.tables import rows, to_csv, to_npz
+from gen.system import distributed
 from gen.system.errors import InputError
 from gen.system.text import shorten
 
@@ -31,11 +36,56 @@ def compare_sets(
     num: int,
     periods: tuple[int, ...] | None,
     on_bad_image: str,
+    csv_file: Path | None,
+    json_file: str | None,
     plot: Path | None,
+    spectra: Path | None,
     **network: Any,
 ) -> None:
-    """Measure or read each, print one table, draw one picture; `network` is for `open_network`."""
+    """Measure or read each, print a table, write files, judge.
+
+    `network` holds the options of `open_network` and those of the gate.
+    """
+    check_file("--csv", csv_file)
+    check_file("--json", json_file)
     check_file("--plot", plot, (".png",))
+    check_file("--spectra", spectra, (".png", ".npz"))
+    gate = Gate.taken_from(network)
+    skip = on_bad_image == "skip"
+    sets = [*_look(paths, periods, num, skip, spectra is not None, network)]
+    measured = {each.label: each.measurement for each in sets}
+    say(table(measured), err=json_file == "-")
+    if distributed.rank() == 0:
+        _write(measured, {csv_file: to_csv, plot: draw, spectra: _spectra_writer(spectra)})
+        if json_file:
+            plain = {"schema": 1, **provenance(paths), "rows": rows(measured)}
+            write_json(plain | {"sets": [each.to_dict() for each in sets]}, json_file)
+    gate.judge(measured)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A measured set, and how many images it has and which are left out."""
+
+    label: str
+    path: str
+    measurement: Measurement
+    source: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        measurement = self.measurement.to_dict()
+        return {"set": self.label, "path": self.path, **self.source, "measurement": measurement}
+
+
+def _look(
+    paths: tuple[Path, ...],
+    periods: tuple[int, ...] | None,
+    num: int,
+    skip_bad: bool,
+    pictures: bool,
+    network: dict[str, Any],
+) -> Iterator[_Set]:
+    """Measure or read each path; a network that needs no path comes last."""
     own = network["script"] or network["factory"] or network["diffusers"]
     if not paths and not own:
         raise click.UsageError("name paths to compare, or a network by --script")
@@ -43,24 +93,42 @@ def compare_sets(
     from gen.data.stream import Selection
     from gen.inputs import is_built_from_weights, takes_weights
 
-    takes = takes_weights(network)
-    selection, measured, built = Selection(skip_bad=on_bad_image == "skip"), {}, False
-    options = {"periods": periods, "selection": selection, "num": num}
+    takes, built, selection = takes_weights(network), False, Selection(skip_bad=skip_bad)
+    options = {"periods": periods, "selection": selection, "num": num, "pictures": pictures}
+
+    def measured(label: str, path: Path | None, through: dict[str, Any] | None) -> _Set:
+        looked = measure_path(path, network=through, **options)
+        return _Set(label, str(path or label), looked.measurement, looked.source)
+
     for label, path in _labels(paths).items():
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
-            measured[label] = _read_measurement(path)
+            if pictures:
+                raise InputError(f"{path}: holds numbers and no spectra; name the images instead")
+            yield _read_set(label, path)
             continue
         through = network if takes and is_built_from_weights(path) else None
         built |= through is not None
-        measured[label] = measure_path(path, network=through, **options)[0]
+        yield measured(label, path, through)
     if own and not built:
-        found = measure_path(None, network=network, **options)[0]
-        measured[str(own)] = found
-    say(table(measured), err=False)
-    if plot:
-        from gen.system.files import write_atomically
+        yield measured(str(own), None, network)
 
-        write_atomically(plot, draw(measured))
+
+def _write(
+    measured: dict[str, Measurement],
+    files: dict[Path | None, Callable[[dict[str, Measurement]], bytes]],
+) -> None:
+    """Write what is asked for; all is made before the first file is written."""
+    from gen.system.files import write_atomically
+
+    made = {path: make(measured) for path, make in files.items() if path}
+    for path, data in made.items():
+        write_atomically(path, data)
+
+
+def _spectra_writer(path: Path | None) -> Callable[[dict[str, Measurement]], bytes]:
+    from gen.analysis.report.figures import draw_spectra
+
+    return draw_spectra if path and path.suffix.lower() == ".png" else to_npz
 
 
 def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
@@ -71,13 +139,14 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
     return {"/".join(p.parts[-length:]): p for p in paths}
 
 
-def _read_measurement(path: Path) -> Measurement:
+def _read_set(label: str, path: Path) -> _Set:
     from gen.analysis.measure.result import Measurement
     from gen.system.files import read_regular
 
     try:
         plain = json.loads(read_regular(path), parse_int=_number)
-        return Measurement.from_dict(plain.get("measurement", plain))
+        found = Measurement.from_dict(plain.get("measurement", plain))
+        return _Set(label, str(path), found, {"found": found.images, "left_out": []})
     except (ValueError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
@@ -172,12 +241,20 @@ compare = Command(
         GroupedOption(["--periods"], type=Parsed("P,P", parse_periods), group="Images",
                       help="periods in pixels  [default: 2,4,8 and those of a network's layers]"),
         ON_BAD_IMAGE,
+        GroupedOption(["--csv", "csv_file"], type=click.Path(path_type=Path), metavar="FILE",
+                      group="Output", help="write one row per set and period"),
+        GroupedOption(["--json", "json_file"], metavar="FILE|-", group="Output",
+                      help="write JSON; - is stdout"),
         GroupedOption(["--plot"], type=click.Path(path_type=Path), metavar="FILE.png",
                       group="Output", help="draw the table"),
+        GroupedOption(["--spectra"], type=click.Path(path_type=Path), metavar="FILE.png|.npz",
+                      group="Output", help="draw or write mean spectra and radial profiles"),
+        *gate_options(),
     ],
     examples="""
         gen compare runs/00000-dcgan-shapes runs/00001-dcgan-shapes photos/
         gen compare vae.pt repaired.pt --script load_vae.py:build --range 0,1
         gen compare before.json after.json --plot change.png
+        gen compare a/ b/ c/ --csv table.csv --spectra spectra.png
     """,
 )  # fmt: skip

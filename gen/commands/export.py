@@ -65,9 +65,8 @@ def export_run(
             files[ONNX] = write_onnx(run, folder / ONNX)
         # A segmenter is shown its validation images, and the export does not say where they lie.
         looked_at = folder if run.draws_images else given.path
-        measurement = (
-            measure_path(looked_at)[0] if run.draws_images or (run.predicts_masks and ema) else None
-        )
+        shows = run.draws_images or (run.predicts_masks and ema)
+        measurement = measure_path(looked_at).measurement if shows else None
         if reference:
             settings = {"num": num, "data_root": data_root}
             quality = quality_of(str(folder), reference, features=features, **settings)

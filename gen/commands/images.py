@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gen.commands.options import COLOR, LEVEL, SIZE, Command, Parsed, grouped, parse_periods
-from gen.commands.output import check_file, own_command, say, write_json
+from gen.commands.gate import Gate, gate_options
+from gen.commands.options import COLOR, SIZE, Command, Parsed, grouped, parse_periods
+from gen.commands.output import check_file, own_command, provenance, say, write_json
 from gen.system import distributed
 
 
@@ -33,11 +34,11 @@ def check_arguments(
 
 
 def measure_images(
-    path: Path,
+    paths: tuple[Path, ...],
     reference: Path | None,
     periods: tuple[int, ...],
     channels: bool,
-    fail_above: float | None,
+    crop: tuple[int, int] | None,
     tile: tuple[int, int] | None,
     gap: int,
     max_images: int | None,
@@ -49,42 +50,47 @@ def measure_images(
     workers: int,
     json_file: str | None,
     report: Path | None,
+    **judged: Any,
 ) -> None:
-    """Measure, print, write, judge."""
+    """Measure, print, write, judge; `judged` are the options of the gate."""
     check_arguments(tile, gap, json_file, report)
+    gate = Gate.taken_from(judged)
+    if crop and (tile or min(crop) < 1):
+        raise click.UsageError("--crop takes a size of 1 or more, and no --tile")
     from gen.analysis.report.html import write_report
     from gen.analysis.report.summary import next_steps
     from gen.analysis.report.tables import lines_table
-    from gen.commands.measuring import measure_path, periods_above
+    from gen.commands.measuring import measure_path
     from gen.data.stream import Selection, Sheet
     from gen.runs.formats import holds_network
 
     selection = Selection(
         sheet=Sheet(tile, gap) if tile else None,
+        crop=crop,
         max_images=max_images,
         workers=workers,
         skip_bad=on_bad_image == "skip",
         background=background,
         max_pixels=max_image_pixels,
     )
-    measurement, samples = measure_path(
-        path, reference, periods, selection, num, inputs, pictures=report is not None
+    looked = measure_path(
+        paths, reference, periods, selection, num, inputs, pictures=report is not None
     )
+    measurement, label = looked.measurement, ", ".join(path.resolve().name for path in paths)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
     say(text, err=json_file == "-")
     first = distributed.rank() == 0
     if json_file and first:
-        write_json(measurement.to_dict(), json_file)
+        write_json(measurement.to_dict() | provenance(paths, looked.source), json_file)
     if report and first:
-        title = f"Checkerboards in {path.resolve().name}"
         cut = ["--tile", "x".join(map(str, tile)), "--gap", str(gap)] if tile else []
-        named = [shlex.quote(str(path))] if holds_network(path) else []
-        steps = next_steps(measurement, shlex.join([str(path), *cut]), *named)
-        page = write_report(measurement, report, samples, title, own_command(), steps=steps)
+        cut += ["--crop", "x".join(map(str, crop))] if crop else []
+        named = [shlex.quote(str(path)) for path in paths if holds_network(path)]
+        steps = next_steps(measurement, shlex.join([*map(str, paths), *cut]), *named)
+        title = f"Checkerboards in {label}"
+        page = write_report(measurement, report, looked.samples, title, own_command(), steps=steps)
         say(f"Report: {page}")
-    if fail_above is not None and (above := periods_above(measurement, fail_above)):
-        say(f"Above {fail_above:g} dBc: {', '.join(above)}")
-        sys.exit(3)
+    gate.judge({label: measurement})
 
 
 _option = partial(grouped, show_default=True)
@@ -102,8 +108,8 @@ OPTIONS = [
     _option(_HOW, "--periods", type=Parsed("LIST", parse_periods), default="2,4,8",
             help="periods in pixels"),
     _option(_HOW, "--channels", is_flag=True, help="print every lattice line of every channel"),
-    _option(_HOW, "--fail-above", type=LEVEL, metavar="DBC",
-            help="exit 3 if a detected level is above this"),
+    _option(_WHAT, "--crop", type=SIZE,
+            help="take the middle S or HxW pixels of every image that is large enough"),
     _option(_WHAT, "--tile", type=SIZE, help="cut sample sheets into tiles, S or HxW pixels"),
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
@@ -120,16 +126,18 @@ OPTIONS = [
             help="decoding threads; 0: one per processor, at most 8"),
     _option(_OUT, "--json", "json_file", metavar="FILE|-", help="write JSON; - is stdout"),
     _option(_OUT, "--report", type=_PATH, metavar="DIR", help="write an HTML page with pictures"),
+    *gate_options(),
 ]
 # fmt: on
 images = Command(
     "images",
-    help="Measure a folder of images, one image, an .npy or .npz file, a sheet or a run.",
+    help="Measure folders and archives of images, image files, an array file, a sheet or a run.",
     callback=measure_images,
-    params=[click.Argument(["path"], type=_PATH), *OPTIONS],
+    params=[click.Argument(["paths"], nargs=-1, required=True, type=_PATH), *OPTIONS],
     examples="""
             gen images samples/ --reference photos/ --report report/
             gen images sheet.png --tile 32 --gap 2
+            gen images photos/ more.zip --crop 256
             gen images runs/00000-dcgan-shapes --json - --fail-above -40
         """,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.options import SIZE, Command, GroupedOption
-from gen.commands.output import check_file, say, write_json
+from gen.commands.output import check_file, provenance, say, write_json
 
 if TYPE_CHECKING:
     from gen.analysis.layers.overlap import Overlap
@@ -47,7 +47,7 @@ def explain_layer(
         plain = {
             "schema": 1, **given, "pattern": found.pattern.tolist(),
             "counts": found.counts.tolist(), "holes": found.holes, "even": found.even,
-            "verdict": sentence, "instead": instead,
+            "verdict": sentence, "instead": instead, **provenance([]),
         }  # fmt: skip
         write_json(plain, json_file, indent=None)
     if plot:

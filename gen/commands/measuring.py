@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gen.analysis.measure.meter import PERIODS, Meter
 from gen.analysis.measure.result import Measurement
+from gen.analysis.measure.sums import least_block
 from gen.data.stream import ImageStream, Selection
 from gen.inputs import open_images
 from gen.system import distributed
-from gen.system.errors import InputError
 from gen.system.text import printable, shorten
 
 THUMBNAILS = 24
 
 
+class Looked(NamedTuple):
+    """What was measured: the result, the first images as uint8 (n, C, H, W), and their source."""
+
+    measurement: Measurement
+    samples: np.ndarray
+    source: dict[str, Any]  # "found": images in the source, "left_out": [{"count", "reason"}]
+
+
 def measure_path(
-    path: Path | None,
+    paths: Path | Sequence[Path] | None,
     reference: Path | None = None,
     periods: Sequence[int] | None = PERIODS,
     selection: Selection | None = None,
@@ -31,39 +40,55 @@ def measure_path(
     inputs: Path | None = None,
     pictures: bool = False,
     network: dict[str, Any] | None = None,
-) -> tuple[Measurement, np.ndarray]:
-    """Measure images of `path`, against those of `reference`, in constant memory.
+) -> Looked:
+    """Measure images of paths, against those of `reference`, in constant memory.
 
-    The reference is read as images of the same size and channels. What is left out is said in one
-    line each on stderr, as is progress on a terminal. Of several processes each looks at a share of
-    the images; all return what one would have found. `network` is as in `open_images`. With
+    Images of several sizes are measured in blocks of one size. The reference is read as images of
+    the same size and channels. What is left out is said in one line each on stderr, as is progress
+    on a terminal. Of several processes each looks at a share of the images; all return what one
+    would have found. `pictures` are what a report needs; `network` is as in `open_images`. With
     `periods` None, those that a network can leave join 2, 4, and 8.
-
-    Returns:
-        The measurement, with `pictures` if a report needs them, and the first images as thumbnails,
-        uint8 (n, C, H, W).
 
     Raises:
         DataError, BadImage: As `open_stream`.
         MeasurementError: As `measure`.
     """
-    selection = dataclasses.replace(selection or Selection(), part=distributed.own_slice)
-    stream = open_images(path, selection, num, inputs, network)
+    paths = [paths] if isinstance(paths, Path) else [*(paths or ())]
+    selection = dataclasses.replace(
+        selection or Selection(),
+        part=distributed.own_slice,
+        lattice=math.lcm(*(periods or PERIODS)),
+        most=least_block(periods or PERIODS),
+    )
+    stream = open_images(paths, selection, num, inputs, network)
     periods = periods or stream.periods or PERIODS
-    label = path.resolve().name if path else "network"
-    kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
+    channels, *size = stream.shape
     pictures = pictures or reference is not None
-    meter = _metered(_watched(stream, label, kept), Meter(periods, (0, 255), pictures))
+    block = tuple(size) if stream.several else None
+    kept: list[np.ndarray] = [np.empty((0, *stream.shape), np.uint8)]
+    label = ", ".join(path.resolve().name for path in paths) or "network"
+    images = _watched(stream, label, kept)
+    meter = _metered(images, Meter(periods, (0, 255), pictures, block=block))
     real = None
     if reference:
-        channels, *size = stream.shape
-        alike = dataclasses.replace(selection, size=tuple(size), channels=channels)
-        images = _watched(open_images(reference, alike, num), "reference", [])
-        real = _metered(images, Meter(periods, (0, 255), pictures))
+        one_size = None if block or selection.crop else tuple(size)
+        alike = dataclasses.replace(selection, channels=channels, block=block, size=one_size)
+        images = _watched(open_images([reference], alike, num), "reference", [])
+        real = _metered(images, Meter(periods, (0, 255), pictures, block=block))
     firsts = [part for parts in distributed.gather(kept) for part in parts]
+    source = _source(stream)
     if distributed.rank():
         return distributed.broadcast(None)
-    return distributed.broadcast((meter.compute(real), _thumbnails(firsts)))
+    return distributed.broadcast(Looked(meter.compute(real), _thumbnails(firsts), source))
+
+
+def _source(stream: ImageStream) -> dict[str, Any]:
+    """How many images there were, and which were not measured, over all processes."""
+    counts: dict[str, int] = {}
+    for each in chain.from_iterable(distributed.gather(stream.left_out)):
+        counts[each.reason] = counts.get(each.reason, 0) + each.count
+    left_out = [{"count": count, "reason": reason} for reason, count in counts.items()]
+    return {"found": stream.found, "left_out": left_out}
 
 
 def _metered(images: Iterator[np.ndarray], meter: Meter) -> Meter:
@@ -76,7 +101,10 @@ def _metered(images: Iterator[np.ndarray], meter: Meter) -> Meter:
 
 
 def _thumbnails(kept: list[np.ndarray]) -> np.ndarray:
-    return np.rint(np.concatenate(kept)[:THUMBNAILS]).clip(0, 255).astype(np.uint8)
+    """The first images, those of several sizes from their top left corners."""
+    height, width = kept[0].shape[2:]
+    shown = np.concatenate([batch[..., :height, :width] for batch in kept])
+    return np.rint(shown[:THUMBNAILS]).clip(0, 255).astype(np.uint8)
 
 
 def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -91,22 +119,5 @@ def _watched(stream: ImageStream, label: str, kept: list[np.ndarray]) -> Iterato
                 kept.append(batch[:missing])
             yield batch
             progress.update(len(batch))
-    for note in dict.fromkeys(chain.from_iterable(distributed.gather(stream.notes))):
-        print(printable(f"{label}: {note}"), file=sys.stderr)
-
-
-def periods_above(measurement: Measurement, limit: float) -> list[str]:
-    """Detected periods whose level is above `limit` dBc, each in words.
-
-    Raises:
-        ValueError: No period could be measured, so that silence would mean nothing.
-    """
-    if all(period.undefined for period in measurement.periods.values()):
-        raise InputError(
-            f"no period could be measured, so nothing can be held against {limit:g} dBc"
-        )
-    return [
-        f"period {number} at {period.level_dbc:.1f} dBc (p = {period.p_value:.2g})"
-        for number, period in measurement.periods.items()
-        if period.detected and period.level_dbc is not None and period.level_dbc > limit
-    ]
+    for note in dict.fromkeys(chain.from_iterable(distributed.gather(stream.said()))):
+        print(printable(f"{shorten(label)}: {note}"), file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.gate import Gate, gate_options
 from gen.commands.images import check_arguments
 from gen.commands.options import (
     Command,
@@ -19,7 +20,7 @@ from gen.commands.options import (
     parse_periods,
     spell_network,
 )
-from gen.commands.output import own_command, say, say_notes, write_json
+from gen.commands.output import own_command, provenance, say, say_notes, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +57,9 @@ def explain_model(
     json_file: str | None,
     **network: Any,
 ) -> None:
-    """Measure, trace, blame, advise; `network` is for `open_network`."""
+    """Measure, trace, blame, advise, judge; `network` is for `open_network`, and the gate's."""
     check_arguments(None, 0, json_file, report)
+    gate = Gate.taken_from(network)
     from gen.analysis.layers.advice import advise
     from gen.analysis.layers.blame import blame
     from gen.analysis.layers.steps import find_layers, list_periods
@@ -84,6 +86,7 @@ def explain_model(
         plain = to_dict(traced, blamed) | {
             "measurement": measurement.to_dict(),
             "advice": words,
+            **provenance([opened.name]),
         }
         write_json(plain, json_file)
     if report:
@@ -110,6 +113,7 @@ def explain_model(
             own_command(), (section,), steps,
         )  # fmt: skip
         say(f"Report: {report / 'index.html'}")
+    gate.judge({opened.name: measurement})
 
 
 def _train_again(opened: LoadedNetwork) -> str:
@@ -196,6 +200,7 @@ model = Command(
                       help="write an HTML page with pictures"),
         GroupedOption(["--json", "json_file"], metavar="FILE|-", group="Output",
                       help="write JSON; - is stdout"),
+        *gate_options(),
     ],
     examples="""
         gen model runs/00000-dcgan-shapes --report report/

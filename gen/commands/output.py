@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,14 @@ def say_notes(opened: LoadedNetwork) -> None:
     """Print what there is to know about a network and its inputs, to stderr."""
     for note in opened.notes:
         say(note)
+
+
+def provenance(paths: Sequence[object], source: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What every JSON says of itself: version, command, paths, images found and left out."""
+    from gen import __version__
+
+    plain = {"version": __version__, "command": own_command(), "paths": [str(p) for p in paths]}
+    return plain | (source or {})
 
 
 def check_file(

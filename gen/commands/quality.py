@@ -9,7 +9,7 @@ import click
 
 from gen.commands.images import check_arguments
 from gen.commands.options import SIZE, Command, grouped
-from gen.commands.output import say, write_json
+from gen.commands.output import provenance, say, write_json
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def print_quality(path: str, reference: str, json_file: str | None, **settings: 
     found = quality_of(path, reference, **settings)
     say(found, err=json_file == "-")
     if json_file:
-        write_json(found.to_dict(), json_file)
+        write_json(found.to_dict() | provenance([path, reference]), json_file)
 
 
 _HOW, _WHAT = "Measurement", "Images"

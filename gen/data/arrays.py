@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RANGES = ((0, 1), (-1, 1), (0, 255))
+_SLACK = 0.01  # of a range: values outside by so little are overshoot, and clipped
+_BRIGHT = 16  # floats that never reach this gray level are not on [0, 255]
 _CHUNK = 1 << 24  # values looked at in one go
 _HEADERS = {  # of versions of .npy; (3, 0) is for structured types alone
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -26,27 +28,39 @@ _CLASSES = 1 << 16  # more labels than that are no classes
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images of one file: pixels (N, H, W, C) as stored, the values of black and white, labels."""
+    """Images of one file: pixels (N, H, W, C) as stored, the values of black and white, labels.
+
+    `notes` say how the array was read: its axes where they are in doubt, and its scale.
+    """
 
     pixels: np.ndarray
     value_range: tuple[int, int]
     labels: np.ndarray | None = None  # int64 (N,)
+    notes: tuple[str, ...] = ()
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Return images (B, H, W, C) as uint8."""
-        pixels = np.asarray(self.pixels[indices])
+    def scaled(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels as gray levels: uint8 as they are, others as float32 on [0, 255], clipped."""
         if pixels.dtype == np.uint8:
             return pixels
         low, high = self.value_range
-        return np.rint((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
+        levels = (pixels.astype(np.float32) - low) * np.float32(255 / (high - low))
+        return np.clip(levels, 0, 255, out=levels)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return images (B, H, W, C) as uint8."""
+        return np.rint(self.scaled(np.asarray(self.pixels[indices]))).astype(np.uint8)
+
+
+def is_array(path: Path) -> bool:
+    """Whether a path is an .npy or .npz file."""
+    return path.suffix.lower() in (".npy", ".npz") and path.is_file()
 
 
 def open_array(path: Path) -> ArrayImages:
-    """Open images stored as one array (N, H, W), (N, H, W, C) or (N, C, H, W), C of 1, 3 or 4.
+    """Open images stored as one array, as `array_images` reads it.
 
-    The type is uint8, or float whose range over the whole file tells its scale: [0, 1], else
-    [-1, 1], else [0, 255]. An .npz holds the array as `images`, as `arr_0` or as its only one, and
-    may hold integer `labels` (N,). Raises DataError for anything else.
+    An .npz holds the array as `images`, as `arr_0` or as its only one, and may hold integer
+    `labels` (N,). Raises DataError for anything else.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -56,9 +70,21 @@ def open_array(path: Path) -> ArrayImages:
                 images, labels = _members(archive)
     except Exception as error:  # damaged zip members and headers raise many kinds
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
+    return array_images(path, images, labels)
+
+
+def array_images(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> ArrayImages:
+    """Images of an array (N, H, W), (N, H, W, C) or (N, C, H, W), or one picture without N.
+
+    The type is uint8, uint16, or float whose range over all images tells its scale: [0, 1], else
+    [-1, 1], else [0, 255], each with a little overshoot. Raises DataError for anything else.
+    """
     try:
-        pixels = channels_last(images)
-        return ArrayImages(pixels, _value_range(images), checked_labels(labels, len(pixels)))
+        pixels, axes = _one_set(images)
+        pixels = channels_last(pixels)
+        labels = checked_labels(labels, len(pixels))
+        value_range, scale = _value_range(pixels)
+        return ArrayImages(pixels, value_range, labels, tuple(filter(None, (axes, scale))))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -108,8 +134,30 @@ def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def _one_set(images: np.ndarray) -> tuple[np.ndarray, str]:
+    """A set of one where the array is a single picture, and the line that says so."""
+    shape = images.shape
+    if len(shape) == 2:
+        return images[None], f"shape {shape} is read as one gray picture (H, W)"
+    if len(shape) != 3:
+        return images, ""
+    first, last = shape[0] == 3, shape[2] in (1, 3, 4)
+    if first and last:
+        raise InputError(
+            f"has shape {shape}: one picture or three? Store (N, H, W, C) or (N, C, H, W)"
+        )
+    if last:
+        return images[None], f"shape {shape} is read as one picture (H, W, C)"
+    if first:
+        other = (*shape, 1)
+        return images[None], (
+            f"shape {shape} is read as one picture (C, H, W); store three gray ones as {other}"
+        )
+    return images, ""
+
+
 def channels_last(images: np.ndarray) -> np.ndarray:
-    """View the array as (N, H, W, C)."""
+    """View a set of images as (N, H, W, C)."""
     shape = images.shape
     if 0 in shape:
         raise InputError(f"holds no images: its shape is {shape}")
@@ -124,19 +172,26 @@ def channels_last(images: np.ndarray) -> np.ndarray:
     return images.transpose(0, 2, 3, 1) if first else images
 
 
-def _value_range(images: np.ndarray) -> tuple[int, int]:
-    """Values of black and white."""
-    if images.dtype == np.uint8:
-        return (0, 255)
-    if images.dtype.kind != "f":
-        raise InputError(f"holds {images.dtype}, must be uint8 or float")
+def _value_range(images: np.ndarray) -> tuple[tuple[int, int], str]:
+    """Values of black and white, and the line that says so."""
+    dtype = images.dtype
+    if dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        return (0, white), f"{dtype} is read as 0 (black) to {white} (white)"
+    if dtype.kind != "f":
+        raise InputError(f"holds {dtype}, must be uint8, uint16 or float")
     step = max(1, _CHUNK // max(1, images[0].size))
     parts = [images[start : start + step] for start in range(0, len(images), step)]
-    low = np.min([part.min() for part in parts])  # unlike min(), np.min keeps NaN
-    high = np.max([part.max() for part in parts])
+    low = float(np.min([part.min() for part in parts]))  # unlike min(), np.min keeps NaN
+    high = float(np.max([part.max() for part in parts]))
     for black, white in _RANGES:
-        if black <= low and high <= white:
-            return (black, white)
+        slack = _SLACK * (white - black)
+        dark = white == 255 and high < _BRIGHT
+        if black - slack <= low and high <= white + slack and not dark:
+            said = f"{dtype} is read as {black} (black) to {white} (white)"
+            if low < black or high > white:
+                said += f"; its values {low:.8g} … {high:.8g} are clipped"
+            return (black, white), said
     raise InputError(
         f"holds values {low:g} … {high:g}, must be finite and in [0, 1], [-1, 1] or [0, 255]"
     )

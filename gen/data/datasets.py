@@ -64,7 +64,8 @@ class Dataset:
 
     Either way every file is decoded once before the first batch; images that are drawn, of which
     none can be bad, are drawn when they are first fetched. Where bad images are skipped, the
-    indices count the good ones alone, in the order of the source, and `notes` says what is missing.
+    indices count the good ones alone, in the order of the source, and `notes` says what is missing,
+    and how an array was read.
     """
 
     def __init__(
@@ -96,9 +97,10 @@ class Dataset:
             if on_progress:
                 on_progress(int(chunk[-1]) + 1, source.count)
         self._good = np.concatenate(good)  # our index → the source's
-        self.notes = [describe_skipped(bad, source.count)] if bad else []
+        skipped = [describe_skipped(bad, source.count)] if bad else []
+        self.notes = [*source.notes, *skipped]
         if not len(self._good):
-            raise DataError(f"{source.name}: {self.notes[0]}")
+            raise DataError(f"{source.name}: {skipped[0]}")
         self._labels = (
             None if source.labels is None else torch.from_numpy(source.labels[self._good])
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +13,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gen.data import archives
 from gen.images import LUMA
 from gen.system.errors import GenError, InputError
 from gen.system.files import open_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from PIL import Image
 
 Color = tuple[int, int, int]
+ImageFile = Path | archives.Member
 
 WHITE: Color = (255, 255, 255)
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
+MAX_FRAMES = 100_000
+_PNG_COLOR = {0: False, 2: True, 4: False, 6: True}  # type of color → whether there is color
 _GRAY = ("1", "L", "LA", "La", "F")  # Pillow modes without color; those of 16 bits start with I
 _DEEP = ("RGB;16B", "RGBA;16B", "LA;16B")  # raw modes of PNG
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF tag; from this value on the sides change places
@@ -41,11 +48,12 @@ class BadImage(DataError):
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image says: (H, W) of the upright image, and whether it has color."""
+    """One frame of an image file: (H, W) when upright, and whether it has color."""
 
-    path: Path
+    path: ImageFile
     size: tuple[int, int]
     color: bool
+    frame: int = 0
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -66,14 +74,40 @@ def list_images(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in files if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in SUFFIXES]
-    if not found:
-        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise DataError(f"{folder}: holds no images ({kinds})")
+    _need_images(found, folder)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def list_files(path: Path) -> list[ImageFile]:
+    """The image files of a folder or of an archive, or the one file.
+
+    Raises:
+        DataError: nothing there, no image in it, or an archive that cannot be read safely.
+    """
+    if path.is_dir():
+        return [*list_images(path)]
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if not archives.is_archive(path):
+        return [path]
+    try:
+        members = archives.list_members(path)
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: {' '.join(str(reason).split())}") from error
+    found = [member for member in members if member.suffix.lower() in SUFFIXES]
+    _need_images(found, path)
+    return [*found]
+
+
+def _need_images(found: list, path: Path) -> None:
+    if not found:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise DataError(f"{path}: holds no images ({kinds})")
+
+
 def decode(
-    path: Path,
+    path: ImageFile,
     *,
     channels: int | None = None,
     background: Color = WHITE,
@@ -83,21 +117,53 @@ def decode(
 
     The result is uint8, or float32 where the file holds more than 8 bits: 16-bit values are divided
     by 257, float TIFF must lie in [0, 1] and is multiplied by 255. (Of color TIFF of 16 bits
-    Pillow, the only reader here, gives the upper 8.) EXIF orientation is applied; of several frames
-    the first is taken.
+    Pillow, the only reader here, gives the upper 8.) EXIF orientation is applied.
 
     Args:
-        path: PNG, JPEG, BMP, WebP or TIFF; what the bytes hold counts, not the suffix.
+        path: PNG, JPEG, BMP, WebP, TIFF or GIF; what the bytes hold counts, not the suffix.
         channels: 1 (Rec. 601 luma), 3 (RGB), 4 (RGB and alpha), or None: 1 for gray files, 3 for
             color files.
         background: RGB color under transparent pixels, unless channels is 4.
         max_pixels: limit on W·H, checked in the header.
 
     Raises:
-        BadImage: whatever is wrong with the file.
+        BadImage: whatever is wrong with the file, or several frames.
     """
     with _opened(path, max_pixels) as image:
+        _need_one_frame(image)
         return convert_channels(_pixels(image), channels, background)
+
+
+def decode_frames(
+    path: ImageFile,
+    frames: range,
+    *,
+    channels: int | None = None,
+    background: Color = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> list[np.ndarray]:
+    """Decode some frames of a file, as `decode` does: pages of TIFF, frames of an animation."""
+    found = []
+    with _opened(path, max_pixels) as image:
+        for frame in frames:
+            _seek(image, frame, max_pixels)
+            found.append(convert_channels(_pixels(image), channels, background))
+    return found
+
+
+def _seek(image: Image.Image, frame: int, max_pixels: int) -> None:
+    if frame or _frames(image) > 1:
+        image.seek(frame)
+        _check_pixels(image, max_pixels)
+
+
+def _frames(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1)
+
+
+def _need_one_frame(image: Image.Image) -> None:
+    if (frames := _frames(image)) > 1:
+        raise InputError(f"holds {frames} frames; write each to a file of its own")
 
 
 def decode_indices(path: Path) -> np.ndarray:
@@ -117,22 +183,63 @@ def decode_indices(path: Path) -> np.ndarray:
         return np.asarray(image).astype(np.uint8)
 
 
-def check(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+def check(path: ImageFile, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise BadImage where `decode` would; JPEG is decoded at an eighth of its size, for speed."""
     with _opened(path, max_pixels) as image:
+        _need_one_frame(image)
         image.draft(None, (1, 1))
         _pixels(image)
 
 
-def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read only the header of an image; raises BadImage for other formats and oversized images."""
+def read_headers(path: ImageFile, *, max_pixels: int = MAX_PIXELS) -> list[Header]:
+    """Read only the header of each frame.
+
+    Raises:
+        BadImage: another format, an oversized image, or too many frames.
+    """
+    if isinstance(path, Path) and (plain := _plain_png(path, max_pixels)):
+        return [plain]
     with _opened(path, max_pixels) as image:
-        width, height = image.size
-        turned = False  # Pillow gives TIFF's upright size, and would read all of a PNG for its EXIF
-        if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
-            turned = _FIRST_TURNED <= _orientation(image) <= 8
-        color = image.mode not in _GRAY and not image.mode.startswith("I")
-    return Header(path, (width, height) if turned else (height, width), color)
+        if (frames := _frames(image)) > MAX_FRAMES:
+            raise InputError(f"holds {frames} frames; at most {MAX_FRAMES} are read")
+        if image.format != "TIFF":  # all frames have the size of the first, and mostly its colors
+            return [_header(path, image, frame) for frame in range(frames)]
+        found = []
+        for frame in range(frames):
+            _seek(image, frame, max_pixels)
+            found.append(_header(path, image, frame))
+        return found
+
+
+def _plain_png(path: Path, max_pixels: int) -> Header | None:
+    """The header of a PNG whose pixels follow at once, by far the most common; None for others.
+
+    A fifth of the time that Pillow takes: folders of small images are read twice as fast.
+    """
+    try:
+        descriptor = open_descriptor(path)
+        try:
+            start = os.read(descriptor, 41)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    if start[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or start[37:41] != b"IDAT":
+        return None
+    width, height, _, kind = struct.unpack(">2L2B", start[16:26])
+    known = zlib.crc32(start[12:29]) == int.from_bytes(start[29:33], "big") and kind in _PNG_COLOR
+    if not known or not 0 < width * height <= max_pixels:
+        return None
+    return Header(path, (height, width), _PNG_COLOR[kind])
+
+
+def _header(path: ImageFile, image: Image.Image, frame: int) -> Header:
+    width, height = image.size
+    turned = False  # Pillow gives TIFF's upright size, and would read all of a PNG for its EXIF
+    if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+        turned = _FIRST_TURNED <= _orientation(image) <= 8
+    color = image.mode not in _GRAY and not image.mode.startswith("I")
+    return Header(path, (width, height) if turned else (height, width), color, frame)
 
 
 def describe_skipped(bad: list[str], total: int) -> str:
@@ -186,36 +293,44 @@ class _Unmapped(io.FileIO):
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: ImageFile, max_pixels: int) -> Iterator[Image.Image]:
     """Image with its header read; every error inside the block becomes BadImage."""
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # one limit for the whole process; ours is set call by call
     try:
-        if path.is_symlink() and not path.exists():
-            raise InputError("dangling link; remove it or restore its target")
-        # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
-        with (
-            io.BufferedReader(_Unmapped(open_descriptor(path))) as file,
-            Image.open(file, formats=_FORMATS) as image,
-        ):
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(
-                    f"{width} × {height} pixels, more than {max_pixels} allowed; "
-                    "--max-image-pixels sets the limit"
-                )
+        with _file(path) as file, Image.open(file, formats=_FORMATS) as image:
+            _check_pixels(image, max_pixels)
             yield image
     except UnidentifiedImageError:
-        raise BadImage(f"{path}: not a readable PNG, JPEG, BMP, WebP or TIFF image") from None
+        raise BadImage(f"{path}: not a readable PNG, JPEG, BMP, WebP, TIFF or GIF image") from None
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, KeyError, …
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadImage(f"{path}: {' '.join(reason.split())}") from error
 
 
+def _file(path: ImageFile) -> BinaryIO:
+    if isinstance(path, archives.Member):
+        return path.open()
+    if path.is_symlink() and not path.exists():
+        raise InputError("dangling link; remove it or restore its target")
+    # An open file, not its path: by path Pillow 13 maps raw TIFFs, those turned by 90° askew.
+    return io.BufferedReader(_Unmapped(open_descriptor(path)))
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(
+            f"{width} × {height} pixels, more than {max_pixels} allowed; "
+            "--max-image-pixels sets the limit"
+        )
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """Pixels (H, W, C), upright, with as many channels as the file has: 1, 2 (alpha), 3 or 4."""
-    if image.format == "PNG" and image.mode in ("RGB", "RGBA") and _raw_mode(image) in _DEEP:
+    deep = image.format == "PNG" and _raw_mode(image) in _DEEP and _frames(image) == 1
+    if deep and image.mode in ("RGB", "RGBA"):
         pixels = _with_key(_color_of_16_bits(image), image)
     else:
         image.load()

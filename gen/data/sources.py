@@ -46,6 +46,7 @@ class ImageSource:
     classes: tuple[str, ...] = ()
     check: Callable[[np.ndarray], None] = lambda indices: None  # raises what `read` would
     masks: bool = False
+    notes: tuple[str, ...] = ()  # how the source was read
     drawn: bool = False  # by a formula, each image in less time than a file takes to be read
     contents: Callable[[np.ndarray], Iterable[Any]] = lambda indices: ()  # bytes, as stored
 
@@ -251,8 +252,9 @@ def _from_array(
             yield np.ascontiguousarray(array.pixels[part])
 
     return ImageSource(
-        name, len(array.pixels), read, labels=array.labels, classes=classes, contents=contents
-    )
+        name, len(array.pixels), read, labels=array.labels, classes=classes, contents=contents,
+        notes=tuple(f"{name}: {note}" for note in array.notes),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

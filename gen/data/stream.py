@@ -1,20 +1,21 @@
-"""Images at their native size, streamed in batches for measuring: never resized, never cropped."""
+"""Images at their native size, streamed in batches for measuring: never resized."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from gen.data.arrays import open_array
+from gen.data.arrays import ArrayImages, is_array, open_array
 from gen.data.decode import (
     MAX_PIXELS,
     WHITE,
@@ -22,38 +23,61 @@ from gen.data.decode import (
     Color,
     DataError,
     Header,
+    ImageFile,
     convert_channels,
-    decode,
-    describe_skipped,
-    list_images,
-    read_header,
+    decode_frames,
+    list_files,
+    read_headers,
 )
 from gen.system.errors import InputError
 
 Size = tuple[int, int]
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _BATCH_VALUES = 2**22  # values of one batch: what is held at once, whatever the size of the set
 _MAX_BATCH = 256
+_TASK_VALUES, _MAX_TASK = 2**18, 32  # values and files of one task of a decoding thread
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """So many images of the source that were not taken, and why."""
+
+    count: int
+    reason: str
 
 
 @dataclass
 class ImageStream:
-    """Batches of images of one shape, to be read once, in a fixed order.
+    """Batches of images, to be read once, in a fixed order.
 
     Attributes:
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, or of the blocks that all of them can be cut into.
         count: Images to expect; fewer come where some turn out to be left out.
         batches: Gray levels (B, C, H, W): uint8, or float32 on [0, 255] where the source holds
             more than eight bits.
-        notes: One line per kind of image left out; complete when the batches are used up.
+        found: Images in the source; `count` unless it says more.
+        left_out: Images that are not taken; complete when the batches are used up.
+        notes: What else is to be said, such as the scale taken; one line each.
+        several: The images have several sizes, each batch one of them.
         periods: Periods in pixels that a network which makes them can leave; empty for others.
     """
 
     shape: tuple[int, int, int]
     count: int
     batches: Iterable[np.ndarray]
+    found: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    several: bool = False
     periods: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.found = self.found or self.count
+
+    def said(self) -> list[str]:
+        """The notes, and one line per kind of image left out."""
+        return [*self.notes, *(_describe(each, self.found) for each in self.left_out)]
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,10 @@ class Selection:
     Attributes:
         sheet: Cut every image into tiles; tiles of one flat color, empty cells, are left out.
         size: Take images of this (H, W), not of the most frequent size.
+        crop: Take the middle (H, W) of every image that is large enough, instead of those of one
+            size, at an offset of whole multiples of `lattice` pixels.
+        most: Take images of several sizes if they are cut into blocks of at most this side.
+        block: Take all images that can be cut into blocks of this (H, W).
         channels: 1 or 3: read as gray or as RGB, whatever the source holds.
         max_images: Take the first so many images, in the order of their names.
         workers: Decoding threads; 0 is one per processor, at most eight.
@@ -112,6 +140,10 @@ class Selection:
 
     sheet: Sheet | None = None
     size: Size | None = None
+    crop: Size | None = None
+    lattice: int = 1
+    most: int | None = None
+    block: Size | None = None
     channels: int | None = None
     max_images: int | None = None
     workers: int = 0
@@ -121,127 +153,213 @@ class Selection:
     part: Callable[[int], slice] = slice  # all
 
 
-def open_stream(path: Path, selection: Selection | None = None) -> ImageStream:
-    """Open images for measuring: a folder (recursive), one image file, an .npy or .npz file.
+def open_stream(paths: Path | Sequence[Path], selection: Selection | None = None) -> ImageStream:
+    """Open images for measuring: folders (recursive), archives, image files, or one array file.
 
-    Of mixed sizes the most frequent is taken (the first met among equals) and the others are
-    noted. If any image of that size is in color, all are read as RGB, else all as gray; alpha is
-    composited on the background.
+    Every page of a TIFF and every frame of an animation is an image. Of mixed sizes the most
+    frequent is taken (the first met among equals) unless the selection says how to take all; the
+    others are left out. If any image taken is in color, all are read as RGB, else all as gray;
+    alpha is composited on the background.
 
     Raises:
-        DataError: The path is missing or holds no fitting images, or tiles do not fit.
+        DataError: A path is missing or holds no fitting images, or tiles do not fit.
         BadImage: A file cannot be read, unless these are skipped; also while streaming.
     """
     selection = selection or Selection()
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        return _from_array(path, selection)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    paths = list_images(path) if path.is_dir() else [path]
-    return _from_files(path, paths[: selection.max_images], selection)
+    paths = [paths] if isinstance(paths, Path) else [*paths]
+    arrays = [path for path in paths if is_array(path)]
+    if arrays and len(paths) > 1:
+        raise DataError(f"{arrays[0]}: an array file is measured alone; leave other paths out")
+    if arrays:
+        return stream_array(arrays[0], open_array(arrays[0]), selection)
+    files = [file for path in paths for file in list_files(path)]
+    return _from_files(", ".join(map(str, paths)), files, selection)
 
 
-def _from_array(path: Path, selection: Selection) -> ImageStream:
-    array = open_array(path)
-    low, high = array.value_range
+def stream_array(path: Path, array: ArrayImages, selection: Selection) -> ImageStream:
+    """Stream the images of an array; `path` is for messages. Raises DataError as `open_stream`."""
     pixels, sheet = array.pixels[: selection.max_images], selection.sheet
-    size = pixels.shape[1:3]
-    if selection.size not in (None, sheet.tile if sheet else size):
-        raise DataError(
-            f"{path}: holds images of {_format_size(size)}, not of {_format_size(selection.size)}"
-        )
+    held = size = pixels.shape[1:3]
+    if selection.crop and min(np.subtract(size, selection.crop)) >= 0:
+        size = selection.crop
+    wanted = sheet.tile if sheet else size
+    if (selection.size or selection.crop or wanted) != wanted:
+        asked = _format_size(selection.size or selection.crop)
+        raise DataError(f"{path}: holds images of {_format_size(size)}, not of {asked}")
+    if selection.block and min(np.subtract(size, selection.block)) < 0:
+        asked = _format_size(selection.block)
+        raise DataError(f"{path}: holds images of {_format_size(size)}, smaller than {asked}")
     count = _count_tiles(path, size, sheet) * len(pixels)
-    channels = selection.channels or (1 if pixels.shape[3] == 1 else 3)
+    channels = selection.channels or (1 if pixels.shape[3] in (1, 2) else 3)
     step = _batch_size(pixels[0].size)
     if not sheet:
         pixels = pixels[selection.part(count)]
+    if size != held:
+        pixels = _crop(pixels, size, selection.lattice)
 
     def parts() -> Generator[np.ndarray, None, None]:
         for start in range(0, len(pixels), step):
-            part = pixels[start : start + step]
-            if part.dtype != np.uint8:
-                part = (part.astype(np.float32) - low) * np.float32(255 / (high - low))
+            part = array.scaled(pixels[start : start + step])
             part = convert_channels(part, channels, selection.background)
             yield from (part,) if sheet is None else map(sheet.cut, part)
 
-    return _stream(parts(), channels, sheet.tile if sheet else size, count, selection)
+    shape = (channels, *(selection.block or wanted))
+    stream = ImageStream(shape, count, (), count, notes=[*array.notes])
+    stream.several = selection.block is not None
+    return _batched(stream, parts(), selection)
 
 
-def _from_files(source: Path, paths: list[Path], selection: Selection) -> ImageStream:
+def _from_files(source: str, paths: list[ImageFile], selection: Selection) -> ImageStream:
     workers = selection.workers or min(os.cpu_count() or 1, 8)
-    look = partial(read_header, max_pixels=selection.max_pixels)
-    headers = list(_map_in_order(look, paths, workers, 64, selection.skip_bad))
-    files = [found for found in headers if isinstance(found, Header)]
-    bad = [found for found in headers if isinstance(found, str)]
+    look = partial(read_headers, max_pixels=selection.max_pixels)
+    files, bad = [], []
+    tasks = [paths[i : i + _MAX_TASK] for i in range(0, len(paths), _MAX_TASK)]
+    for found in _map_in_order(_guarded(look, selection.skip_bad), tasks, workers, 2 * workers):
+        files += found.good
+        bad += found.bad
+        if selection.max_images and len(files) >= selection.max_images:
+            break
+    files = files[: selection.max_images]
+    stream = ImageStream((1, 1, 1), 0, (), len(files) + len(bad))
     if not files:
-        raise DataError(f"{source}: {describe_skipped(bad, len(paths))}")
-    sheet = selection.sheet
-    sizes, notes = Counter(file.size for file in files), []
-    size = sheet.tile if sheet else selection.size or sizes.most_common(1)[0][0]
-    if sheet:
-        count = sum(_count_tiles(file.path, file.size, sheet) for file in files)
-    else:
-        files = [file for file in files if file.size == size]
-        count = len(files)
-        if not files:
-            raise DataError(
-                f"{source}: no image of {_format_size(size)}; it holds {_list_sizes(sizes)}"
-            )
-        if other := _list_sizes(sizes - Counter({size: count})):
-            left = sizes.total() - count
-            notes.append(
-                f"{left} images of other sizes left out: {other}; measured: {_format_size(size)}"
-            )
+        raise DataError(f"{source}: {_describe(_unreadable(bad), stream.found)}")
+    files, size = _choose(source, files, selection, stream)
     channels = selection.channels or (3 if any(file.color for file in files) else 1)
-    largest = max(file.size[0] * file.size[1] for file in files)
-    if not sheet:
-        part = selection.part(count)
-        files, bad = files[part], [] if part.start else bad  # said by who reads the first part
-
-    def parts() -> Generator[np.ndarray, None, None]:
-        turned = 0
-        read = partial(
-            decode,
-            channels=channels,
-            background=selection.background,
-            max_pixels=selection.max_pixels,
-        )
-        ahead = min(4 * workers, _batch_size(largest * channels))
-        images = _map_in_order(read, [f.path for f in files], workers, ahead, selection.skip_bad)
-        try:
-            for pixels in images:
-                if isinstance(pixels, str):
-                    bad.append(pixels)
-                elif sheet:
-                    yield sheet.cut(pixels)
-                elif pixels.shape[:2] == size:
-                    yield pixels[None]
-                else:  # rotated by an EXIF tag that comes after the pixels
-                    turned += 1
-        finally:
-            notes.extend([describe_skipped(bad, len(paths))] if bad else [])
-            notes.extend([f"{turned} images of another orientation left out"] if turned else [])
-
-    return _stream(parts(), channels, size, count, selection, notes)
+    stream.shape = (channels, *size)
+    stream.count = len(files)
+    if selection.sheet:
+        tiles = sum(_count_tiles(f.path, f.size, selection.sheet) for f in files)
+        stream.count = stream.found = tiles
+    else:
+        part = selection.part(len(files))
+        files = files[part]
+        if part.start:  # said by who reads the first part
+            stream.left_out.clear()
+            bad.clear()
+    parts = _decoded(files, channels, workers, selection, stream.left_out, bad)
+    return _batched(stream, parts, selection)
 
 
-def _stream(
-    parts: Generator[np.ndarray, None, None],
+def _choose(
+    source: str, files: list[Header], selection: Selection, stream: ImageStream
+) -> tuple[list[Header], Size]:
+    """The images to take, size by size, and their size, or that of their blocks.
+
+    The rest is counted in `left_out`.
+    """
+    sizes = Counter(file.size for file in files)
+    if selection.sheet:
+        return files, selection.sheet.tile
+    block = selection.block
+    if selection.most and not (selection.crop or selection.size) and len(sizes) > 1:
+        most = selection.most
+        capped = Counter((min(h, most), min(w, most)) for h, w in (f.size for f in files))
+        block = block or capped.most_common(1)[0][0]
+    least = block or selection.crop
+    if least:
+        taken = [s for s in sizes if s[0] >= least[0] and s[1] >= least[1]]
+        size, why = least, f"smaller than {_format_size(least)}"
+    else:
+        size = selection.size or sizes.most_common(1)[0][0]
+        taken, why = [size] if size in sizes else [], f"of other sizes than {_format_size(size)}"
+    if not taken:
+        word = "an image of" if not least else "an image of at least"
+        raise DataError(f"{source}: holds {_list_sizes(sizes)}, not {word} {_format_size(size)}")
+    other = Counter({s: n for s, n in sizes.items() if s not in taken})
+    if other:
+        stream.left_out.append(LeftOut(other.total(), f"{why}: {_list_sizes(other)}"))
+    if block and len(taken) == 1 and selection.block is None:
+        size, block = taken[0], None
+    stream.several = block is not None
+    order = {s: n for n, s in enumerate(taken)}
+    taken_files = [file for file in files if file.size in order]
+    return sorted(taken_files, key=lambda file: order[file.size] if block else 0), size
+
+
+def _crop(pixels: np.ndarray, size: Size, lattice: int) -> np.ndarray:
+    """The middle (h, w) of pixels (…, H, W, C), at a multiple of `lattice`."""
+    tops = (
+        (n - m) // 2 // lattice * lattice for n, m in zip(pixels.shape[-3:-1], size, strict=True)
+    )
+    (y, x), (h, w) = tops, size
+    return pixels[..., y : y + h, x : x + w, :]
+
+
+def _decoded(
+    files: list[Header],
     channels: int,
-    size: Size,
-    count: int,
+    workers: int,
     selection: Selection,
-    notes: list[str] | None = None,
+    left_out: list[LeftOut],
+    bad: list[str],
+) -> Generator[np.ndarray, None, None]:
+    """Parts (n, H, W, C) of one size in the order of the files.
+
+    At the end `left_out` says what could not be taken, with the `bad` files known before.
+    """
+    turned, sheet = 0, selection.sheet
+    options = {"background": selection.background, "max_pixels": selection.max_pixels}
+
+    def read(frames: list[Header]) -> list[np.ndarray]:
+        first, last = frames[0], frames[-1]
+        wanted = range(first.frame, last.frame + 1)
+        found = decode_frames(first.path, wanted, channels=channels, **options)
+        sized = [p for p, f in zip(found, frames, strict=True) if sheet or p.shape[:2] == f.size]
+        if selection.crop:
+            sized = [_crop(pixels, selection.crop, selection.lattice) for pixels in sized]
+        return sized
+
+    tasks = list(_tasks(files, channels))
+    try:
+        # Two batches ahead, so that decoding never waits while a batch is measured.
+        height, width = files[0].size
+        batch = _batch_size(height * width * channels)
+        ahead = workers + 2 * -(-batch // sum(map(len, tasks[0])))
+        results = _map_in_order(_guarded(read, selection.skip_bad), tasks, workers, ahead)
+        for task, found in zip(tasks, results, strict=True):
+            bad += found.bad
+            # Images can be rotated by an EXIF tag that comes after the pixels.
+            turned += sum(map(len, task)) - len(found.bad) - len(found.good)
+            if sheet:
+                yield from map(sheet.cut, found.good)
+                continue
+            for _, same in groupby(found.good, key=np.shape):
+                yield np.stack([*same])
+    finally:
+        if bad:
+            left_out.append(_unreadable(bad))
+        if turned:
+            left_out.append(LeftOut(turned, "of another orientation"))
+
+
+def _tasks(files: list[Header], channels: int) -> Iterator[list[list[Header]]]:
+    """Work for one thread at a time: some files, each with its frames, of about equal effort."""
+    task, values = [], 0
+    for file in files:
+        size = file.size[0] * file.size[1] * channels
+        if task and (values + size > _TASK_VALUES or len(task) == min(_MAX_TASK, _MAX_BATCH)):
+            yield task
+            task, values = [], 0
+        values += size
+        last = task[-1][-1] if task else None
+        if last and last.path is file.path and file.frame == last.frame + 1:
+            task[-1].append(file)
+        else:
+            task.append([file])
+    yield task
+
+
+def _batched(
+    stream: ImageStream, parts: Generator[np.ndarray, None, None], selection: Selection
 ) -> ImageStream:
     """Join parts (n, H, W, C) to batches; drop empty cells of sheets; stop at `max_images`.
 
     Only reading tells which tiles of sheets count, so sheets are parted here, and others before.
     """
-    notes = [] if notes is None else notes
-    limit = min(count, selection.max_images or count)
+    stream.count = limit = min(stream.count, selection.max_images or stream.count)
     wanted = selection.part(limit) if selection.sheet else slice(limit)
     begin, end = wanted.start or 0, wanted.stop
-    batch_size = _batch_size(channels * size[0] * size[1])
+    left_out = stream.left_out  # the stream itself would hold its own generator alive
 
     def batches() -> Iterator[np.ndarray]:
         held, number, seen, empty = [], 0, 0, 0
@@ -252,9 +370,12 @@ def _stream(
                     part, empty = part[~flat], empty + int(flat.sum())
                 seen, before = seen + len(part), seen
                 part = part[max(0, begin - before) : end - before]
+                if held and held[0].shape[1:] != part.shape[1:]:
+                    yield np.concatenate(held).transpose(0, 3, 1, 2)
+                    held, number = [], 0
                 held.append(part)
                 number += len(part)
-                if number >= batch_size:
+                if number >= _batch_size(part[0].size if len(part) else 1):
                     yield np.concatenate(held).transpose(0, 3, 1, 2)
                     held, number = [], 0
                 if seen >= end:
@@ -262,38 +383,60 @@ def _stream(
         if number:
             yield np.concatenate(held).transpose(0, 3, 1, 2)
         if empty and end == limit:
-            notes.append(f"{empty} tiles of one flat color (empty cells) left out")
+            left_out.append(LeftOut(empty, "tiles of one flat color (empty cells)"))
 
-    return ImageStream((channels, *size), limit, batches(), notes)
+    stream.batches = batches()
+    return stream
+
+
+@dataclass
+class _Found:
+    """What the good items of a task gave, and one line per bad one."""
+
+    good: list
+    bad: list[str]
+
+
+def _guarded(function: Callable[[_Item], list], skip_bad: bool) -> Callable[[list[_Item]], _Found]:
+    """Work through a task; raises BadImage unless bad images are skipped."""
+
+    def work(task: list[_Item]) -> _Found:
+        found = _Found([], [])
+        for item in task:
+            try:
+                found.good += function(item)
+            except BadImage as error:
+                if not skip_bad:
+                    raise
+                found.bad.append(str(error))
+        return found
+
+    return work
 
 
 def _map_in_order(
-    function: Callable[[Path], _Result], paths: list[Path], workers: int, ahead: int, skip_bad: bool
-) -> Iterator[_Result | str]:
-    """Yield results of threads in the order of `paths`, few ahead; what is wrong with a bad image.
-
-    Raises BadImage unless bad images are skipped.
-    """
-
-    def guarded(path: Path) -> _Result | str:
-        try:
-            return function(path)
-        except BadImage as error:
-            if skip_bad:
-                return str(error)
-            raise
-
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, ahead: int
+) -> Iterator[_Result]:
+    """Yield results of threads in the order of `items`, few ahead."""
     with ThreadPoolExecutor(workers, "decode") as pool:
         pending: deque = deque()
-        for path in paths:
-            pending.append(pool.submit(guarded, path))
+        for item in items:
+            pending.append(pool.submit(function, item))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _count_tiles(path: Path, size: Size, sheet: Sheet | None) -> int:
+def _unreadable(bad: list[str]) -> LeftOut:
+    return LeftOut(len(bad), f"unreadable; the first: {bad[0]}")
+
+
+def _describe(left_out: LeftOut, found: int) -> str:
+    return f"{left_out.count} of {found} images left out: {left_out.reason}"
+
+
+def _count_tiles(path: ImageFile, size: Size, sheet: Sheet | None) -> int:
     try:
         return sheet.count(size) if sheet else 1
     except ValueError as error:

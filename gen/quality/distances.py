@@ -186,8 +186,8 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
         shape = tuple(sample_images(network, [0]).shape[1:])
         return ImageSet(path, num, shape, lambda seeds: sample_images(network, seeds))
     stream = open_stream(Path(path))
-    if stream.notes:
-        raise DataError(f"{path}: {stream.notes[0]}; distances need images of one size")
+    if stream.left_out:
+        raise DataError(f"{path}: {stream.said()[-1]}; distances need images of one size")
     return _images(_load(path, root, stream.shape), stream.shape)
 
 

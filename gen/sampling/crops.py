@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen.data.decode import DataError, decode, list_images, read_header
+from gen.data.decode import DataError, decode_frames, list_images, read_headers
 from gen.sampling.adapt import Inputs
 
 _MULTIPLE = 32  # pixels; the sides of what U-Nets and others halve again and again
@@ -35,7 +35,8 @@ def draw_crops(
     Raises:
         DataError, BadImage: no images, or unreadable ones.
     """
-    headers = [read_header(path) for path in list_images(folder)] if folder.is_dir() else []
+    paths = list_images(folder) if folder.is_dir() else []
+    headers = [header for path in paths for header in read_headers(path)]
     if not headers:
         raise DataError(f"{folder}: no folder with images")
     smallest = tuple(min(header.size[axis] for header in headers) for axis in range(2))
@@ -56,7 +57,9 @@ def draw_crops(
 
     def one(row: int) -> np.ndarray:
         _, index, y, x = places[row]
-        pixels = decode(headers[index].path, channels=channels)
+        header = headers[index]
+        frame = range(header.frame, header.frame + 1)
+        (pixels,) = decode_frames(header.path, frame, channels=channels)
         return pixels[y : y + height, x : x + width].astype(np.float32)
 
     def take(rows: Sequence[int]) -> tuple[Tensor, ...]:

@@ -374,11 +374,11 @@ def test_labels_of_an_npz(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": np.zeros((4, 8))}, r"has shape \(4, 8\), must be \(N, H, W\)"),
+        ({"images": np.zeros((1, 4, 3, 8, 8))}, r"8\), must be \(N, H, W\), \(N, H, W, C\)"),
         ({"images": np.zeros((4, 3, 8, 3))}, r"has shape \(4, 3, 8, 3\)"),
         ({"images": np.zeros((4, 8, 8, 2))}, r"has shape \(4, 8, 8, 2\)"),
         ({"images": np.zeros((0, 8, 8))}, "holds no images"),
-        ({"images": np.zeros((4, 8, 8), np.int64)}, "holds int64, must be uint8 or float"),
+        ({"images": np.zeros((4, 8, 8), np.int64)}, "holds int64, must be uint8, uint16 or float"),
         ({"images": np.full((4, 8, 8), 300.0)}, r"holds values 300 … 300, must be finite"),
         ({"images": np.linspace(-1, 9, 64).reshape(1, 8, 8)}, r"holds values -1 … 9"),
         ({"images": np.full((4, 8, 8), np.nan)}, "holds values nan … nan"),

@@ -16,8 +16,9 @@ from gen.data.decode import (
     check,
     convert_channels,
     decode,
+    decode_frames,
     list_images,
-    read_header,
+    read_headers,
 )
 from tests.conftest import link, make_pipe
 from tests.corpus import PHOTO, chunk, encoded, png
@@ -98,7 +99,7 @@ def test_16_bit_color_is_turned_upright(tmp_path):
     exif = chunk(b"eXIf", turned.tobytes()[6:])
     path = written(tmp_path / "a.png", png(5, 4, 16, 2, rows, exif))
     np.testing.assert_allclose(decode(path), np.rot90(values / 257, -1), rtol=1e-6)
-    assert read_header(path).size == (5, 4)
+    assert read_headers(path)[0].size == (5, 4)
 
 
 def test_16_bit_big_endian_tiff(tmp_path):
@@ -248,10 +249,33 @@ def test_damaged_exif_does_not_cost_the_picture(tmp_path):
     np.testing.assert_array_equal(decode(written(tmp_path / "b.png", data)), PHOTO)
 
 
-def test_the_first_of_several_frames_counts(tmp_path):
-    first, second = (Image.fromarray(x) for x in (COLOR, 255 - COLOR))
-    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), COLOR)
+@pytest.mark.parametrize("kind", ["tif", "png", "webp", "gif"])
+def test_every_frame_is_an_image(tmp_path, kind):
+    pixels = [np.repeat(shade[..., :1], 3, 2) for shade in (COLOR, 255 - COLOR, COLOR // 2)]
+    first, *others = map(Image.fromarray, pixels)
+    path = tmp_path / f"a.{kind}"
+    first.save(
+        path, save_all=True, append_images=others, **{"lossless": True} if kind == "webp" else {}
+    )
+    headers = read_headers(path)
+    assert [(h.size, h.frame) for h in headers] == [((12, 16), n) for n in range(3)]
+    found = decode_frames(path, range(3), channels=1)
+    np.testing.assert_array_equal(np.stack(found)[..., 0], np.stack(pixels)[..., 0])
+    (last,) = decode_frames(path, range(2, 3), channels=1)
+    np.testing.assert_array_equal(last, found[2])
+    for look in (decode, check):
+        with pytest.raises(BadImage, match="holds 3 frames; write each to a file of its own"):
+            look(path)
+
+
+def test_pages_have_their_own_size_and_limit(tmp_path):
+    pages = [Image.new("L", size) for size in ((16, 12), (200, 100))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert [h.size for h in read_headers(tmp_path / "a.tif")] == [(12, 16), (100, 200)]
+    with pytest.raises(BadImage, match="200 × 100 pixels, more than 19999"):
+        read_headers(tmp_path / "a.tif", max_pixels=19_999)
+    with pytest.raises(BadImage, match="200 × 100 pixels, more than 19999"):
+        decode_frames(tmp_path / "a.tif", range(2), max_pixels=19_999)
 
 
 def test_odd_channel_counts_are_refused():
@@ -293,10 +317,10 @@ def test_truncated_files(tmp_path, kind, options, part):
         check(cut)
 
 
-@pytest.mark.parametrize("kind", ["gif", "ico", "ppm", "tga", "eps", "jpeg2000", "pcx"])
+@pytest.mark.parametrize("kind", ["ico", "ppm", "tga", "eps", "jpeg2000", "pcx"])
 def test_only_the_listed_formats_are_opened(tmp_path, kind):
-    path = written(tmp_path / "a.png", encoded(COLOR, kind, mode="P" if kind == "gif" else None))
-    refused(path, "not a readable PNG, JPEG, BMP, WebP or TIFF image")
+    path = written(tmp_path / "a.png", encoded(COLOR, kind))
+    refused(path, "not a readable PNG, JPEG, BMP, WebP, TIFF or GIF image")
     with pytest.raises(BadImage):
         check(path)
 
@@ -315,7 +339,7 @@ def test_folders_and_missing_files(tmp_path):
 def test_a_huge_header_is_refused_before_decoding(tmp_path, size):
     path = written(tmp_path / "bomb.png", png(*size, 8, 2, bytes(1 << 16)))
     refused(path, "pixels")
-    for look in (check, read_header):
+    for look in (check, read_headers):
         with pytest.raises(BadImage, match="pixels"):
             look(path)
 
@@ -323,7 +347,7 @@ def test_a_huge_header_is_refused_before_decoding(tmp_path, size):
 def test_the_limit_on_pixels_is_exact(tmp_path):
     path = written(tmp_path / "a.png", encoded(COLOR))
     assert decode(path, max_pixels=192).shape == (12, 16, 3)
-    for look in (decode, check, read_header):
+    for look in (decode, check, read_headers):
         with pytest.raises(BadImage, match="16 × 12 pixels, more than 191 allowed; --max-image"):
             look(path, max_pixels=191)
 
@@ -450,7 +474,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_folders_without_images(tmp_path):
-    with pytest.raises(DataError, match=r"holds no images \(bmp, jpeg, jpg, png"):
+    with pytest.raises(DataError, match=r"holds no images \(bmp, gif, jpeg, jpg, png"):
         list_images(tmp_path)
     (tmp_path / "readme.txt").touch()
     with pytest.raises(DataError, match="holds no images"):
@@ -483,4 +507,4 @@ def test_any_good_image_is_read_as_pillow_shows_it(tmp_path, mode, kind, size, o
     pixels = decode(tmp_path / "a", channels=3, background=(9, 99, 199))
     assert pixels.shape == expected.shape and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels, expected, atol=0.5001)
-    assert read_header(tmp_path / "a").size == expected.shape[:2]
+    assert read_headers(tmp_path / "a")[0].size == expected.shape[:2]

@@ -27,7 +27,7 @@ def read(path: Path, **choices) -> tuple[np.ndarray, list[str]]:
     stream = open_stream(path, Selection(**choices))
     images = np.concatenate(list(stream.batches))
     assert images.shape[1:] == stream.shape
-    return images, stream.notes
+    return images, stream.said()
 
 
 @pytest.fixture
@@ -54,13 +54,15 @@ def test_few_images_are_held_at_once(folder, monkeypatch):
     decoded = []
     monkeypatch.setattr(
         module,
-        "decode",
-        lambda path, real=module.decode, **k: decoded.append(path) or real(path, **k),
+        "decode_frames",
+        lambda path, *a, real=module.decode_frames, **k: (
+            decoded.append(path) or real(path, *a, **k)
+        ),
     )
     monkeypatch.setattr(module, "_MAX_BATCH", 10)
     batches = iter(open_stream(folder[0], Selection(workers=2)).batches)
     assert len(next(batches)) == 10
-    assert len(decoded) < 40
+    assert len(decoded) < 80
 
 
 def test_an_abandoned_stream_leaves_no_threads(folder):
@@ -88,9 +90,11 @@ def test_the_most_frequent_size_is_taken_and_the_rest_noted(tmp_path):
         save(tmp_path / f"{index}.png", noise(*size, 3))
     images, notes = read(tmp_path)
     assert images.shape == (5, 3, 16, 18)
-    assert notes == ["3 images of other sizes left out: 2 of 20×24, 1 of 8×8; measured: 16×18"]
+    assert notes == ["3 of 8 images left out: of other sizes than 16×18: 2 of 20×24, 1 of 8×8"]
     assert read(tmp_path, size=(20, 24))[0].shape == (2, 3, 20, 24)
-    with pytest.raises(DataError, match=r"no image of 7×7; it holds 5 of 16×18, 2 of 20×24"):
+    with pytest.raises(
+        DataError, match=r"holds 5 of 16×18, 2 of 20×24, 1 of 8×8, not an image of 7×7"
+    ):
         read(tmp_path, size=(7, 7))
 
 
@@ -179,7 +183,7 @@ def test_a_sheet_gives_back_what_was_laid_on_it(tmp_path, size, gap):
     save(tmp_path / "sheet.png", sheet)
     images, notes = read(tmp_path / "sheet.png", sheet=Sheet(size, gap))
     np.testing.assert_array_equal(images, tiles.numpy())
-    assert notes == ["2 tiles of one flat color (empty cells) left out"]
+    assert notes == ["2 of 12 images left out: tiles of one flat color (empty cells)"]
 
 
 def test_several_sheets_and_a_limit(tmp_path):
@@ -217,7 +221,7 @@ def test_bad_files_are_named_or_counted(tmp_path):
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])  # its header is whole
     images, notes = read(tmp_path, skip_bad=True)
     assert len(images) == 2
-    assert notes[0].startswith("2 of 4 images skipped as unreadable; the first: ")
+    assert notes[0].startswith("2 of 4 images left out: unreadable; the first: ")
     assert "d.png: not a readable" in notes[0]
     (tmp_path / "d.png").unlink()
     with pytest.raises(BadImage, match=r"a\.png"):
@@ -234,5 +238,5 @@ def test_no_images_at_all(tmp_path, name):
 
 def test_only_bad_files(tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(DataError, match=r"1 of 1 images skipped .* .*a\.png: not .*a readable"):
+    with pytest.raises(DataError, match=r"1 of 1 images left out: .*a\.png: not .*a readable"):
         open_stream(tmp_path, Selection(skip_bad=True))

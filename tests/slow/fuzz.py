@@ -430,7 +430,7 @@ def _looked(looks: list[Callable[[], Any]], promised: tuple[type[Exception], ...
 def read_image(path: Path) -> str | None:
     """Decode, check and look into the header; or open and read an array."""
     from gen.data.arrays import open_array
-    from gen.data.decode import DataError, check, decode, read_header
+    from gen.data.decode import DataError, check, decode, read_headers
 
     def pixels() -> None:
         levels = decode(path, max_pixels=1 << 20)
@@ -440,7 +440,7 @@ def read_image(path: Path) -> str | None:
         images = open_array(path)
         images.read(np.arange(len(images.pixels))[:2])
 
-    others = [lambda: check(path, max_pixels=1 << 20), lambda: read_header(path)]
+    others = [lambda: check(path, max_pixels=1 << 20), lambda: read_headers(path)]
     return _looked([array] if path.suffix in (".npy", ".npz") else [pixels, *others], (DataError,))
 
 

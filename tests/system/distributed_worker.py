@@ -101,7 +101,7 @@ def measured(folder):
     ]
     found = []
     for path, reference, selection, num in cases:
-        measurement, first = measure_path(path, reference, (2, 4), selection, num)
+        measurement, first, _ = measure_path(path, reference, (2, 4), selection, num)
         found.append({"numbers": measurement.to_dict(), "first": first.tolist()})
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .amplitude import Amplitude
 from .difference import compare
-from .estimates import Estimates, solve
+from .estimates import MIN_CLUSTERS, Estimates, solve
 from .lattice import CLASSES, minimum_size
 from .level import Level, Part, level, severity
 from .result import LOW_CONTRAST, Excess, Line, MeasuredLine, Measurement, Period, Replica, Trace
@@ -28,7 +28,6 @@ from .statistics import (
 )
 from .sums import State, flush
 
-MIN_CLUSTERS = 3
 STATISTICS = ("replica", "line", "excess", "trace")
 HIDDEN = "the images vary so much at its lines that they hide any pattern"
 DEAD = "no part of any image varies enough: flat, clipped, or empty"
@@ -75,18 +74,21 @@ def _concluded(state: State) -> tuple[Measurement, list[Findings]]:
     channels = state.shape[0]
     names = ["0"] if channels == 1 else ["luma", *map(str, range(channels))]
     lines = [line for f in found for line in _lines(f, names)]
+    blocks = state.by_block and state.by_block.clusters // max(state.summed, 1)
+    several = len(state.sizes) > 1
     measurement = Measurement(
         images=state.images,
-        size=state.shape[1:],
+        size=state.plan.block if several else state.shape[1:],
         channels=channels,
-        noise_floor=_rounding_floor(state) if state.whole_levels and not why else None,
+        noise_floor=None if several or why else _rounding_floor(state),
         periods=periods,
         lines=tuple(line for line in lines if line.channel == names[0]),
         channel_lines=tuple(x for name in names[1:] for x in lines if x.channel == name),
         without_signal=state.flat,
         duplicates=state.summed - state.distinct,
-        blocks=state.plan.blocks if state.by_block is not None else None,
         contrast=None if why else _contrast(state),
+        blocks=blocks,
+        sizes=state.sizes if several else (),
         pictures=state.pictures,
     )
     return measurement, found
@@ -137,7 +139,8 @@ def _undefined(state: State) -> str | None:
     """Why nothing can be measured, or None."""
     if state.nonfinite:
         return f"{state.nonfinite} of {state.images} images hold NaN or infinity"
-    signal, blocks = state.summed, state.plan.blocks if state.by_block is not None else 1
+    signal = state.summed
+    blocks = state.by_block.clusters / signal if state.by_block and signal else 1
     if not signal:
         return "every image is constant: there is no signal to measure"
     if signal * blocks < MIN_CLUSTERS:
@@ -152,8 +155,9 @@ def _undefined(state: State) -> str | None:
 
 
 def _too_small(period: int, state: State) -> str:
-    side, (height, width) = minimum_size(period), state.shape[1:]
-    return f"period {period} needs images of at least {side}×{side}, these are {height}×{width}"
+    side, (height, width) = minimum_size(period), state.block or state.shape[1:]
+    what = "blocks" if state.block else "images"
+    return f"period {period} needs {what} of at least {side}×{side}, these are {height}×{width}"
 
 
 def _class_limits(f: Findings) -> dict[str, float | None]:
@@ -279,6 +283,8 @@ def _contrast(state: State) -> float:
 
 def _rounding_floor(state: State) -> float | None:
     """Level in dBc that rounding to whole gray levels (variance 1/12) leaves in a line."""
+    if not state.whole_levels:
+        return None
     contrast = float(state.clusters.pixels[2, 0]) / state.clusters.clusters
     pixels = math.prod(state.shape[1:]) * state.summed
     return decibels(1 / 12 / pixels / contrast) if contrast > 0 else None

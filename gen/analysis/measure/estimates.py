@@ -16,6 +16,7 @@ from .sums import Moments, State, TilingSums
 from .tiles import Tiling
 from .trace import solve_trace
 
+MIN_CLUSTERS = 3
 ALIVE = 1e-9  # sum of weights; dead tiles add 3e-20 each
 SHIFTS_PER_VALUE = {"interior": 2.25, "axis": 1.5}  # neighboring shifts are correlated
 
@@ -66,10 +67,14 @@ def solve(state: State) -> list[Estimates]:
     sums, found = state.clusters, []
     pixels = sums.pixels.cpu().numpy() / max(sums.clusters, 1)
     textures = list(zip(state.plan.textures, sums.textures, strict=True))
-    for tiling, part in zip(state.plan.tilings, sums.tilings, strict=True):
+    # Blocks of one image are alike in their incoherent power, so of that images are the clusters
+    # wherever there are enough.
+    by_image = state.by_image if state.summed >= MIN_CLUSTERS else sums
+    parts = zip(state.plan.tilings, sums.tilings, by_image.tilings, strict=True)
+    for tiling, part, whole in parts:
         for period in tiling.periods:
             trace = next(solve_trace(t, s, period) for t, s in textures if period in t.periods)
-            found.append(_solve_period(tiling, part, period, state.plan.fits, pixels, trace))
+            found.append(_solve_period(tiling, part, whole, period, state.plan.fits, pixels, trace))
     return sorted(found, key=lambda e: state.periods.index(e.period))
 
 
@@ -111,22 +116,23 @@ def scores(a, g, mean, U, D) -> tuple[Values, Values]:
 
 
 def _solve_period(
-    tiling: Tiling, sums: TilingSums, period: int, measured, pixels: Values, trace: Amplitude
-) -> Estimates:
+    tiling: Tiling, sums: TilingSums, by_image: TilingSums, period: int, measured, pixels: Values,
+    trace: Amplitude,
+) -> Estimates:  # fmt: skip
     rows = [n for n, line in enumerate(tiling.lines) if line.period == period]
     at = tiling.at.cpu().numpy()[rows]
     brightness, square, contrast = pixels
     found, even = fit(sums.weighted), fit(sums.even, brightness[:, None])
     alive = found.U[:, at] > 10 * ALIVE
     free = _free(tiling, measured)
-    second = sums.weighted.second.cpu().numpy()[:, at]
+    second = by_image.weighted.second.cpu().numpy()[:, at]
     a, g, mean = (v[:, at] for v in (found.a, found.g, found.mean))
     return Estimates(
         period,
         tuple(tiling.lines[n] for n in rows),
         *_amplitudes(tiling, measured, found, sums.places, rows, at, free, alive),
         *_amplitudes(tiling, measured, even, sums.even_places, rows, rows, (), alive),
-        solve_excess(tiling, sums, rows, (a, g, mean), second, alive),
+        solve_excess(tiling, by_image, rows, (a, g, mean), second, alive),
         trace,
         contrast,
         square - brightness**2,

@@ -37,6 +37,8 @@ class Meter:
         value_range: Values of black and white, e.g. (-1, 1). Default for uint8: (0, 255); floats
             must state it. Values outside are measured as they are.
         pictures: Keep what pictures and the radial comparison need: mean spectrum and profile.
+        block: Cut images into blocks of this (H, W), at most 64×64 as a rule, so that images of
+            several sizes add up. By default all images have one size.
         floor: White noise in 255ths of the value range that every tile is taken to have; the
             default is that of rounding to 8 bits.
     """
@@ -47,10 +49,11 @@ class Meter:
         value_range: tuple[float, float] | None = None,
         pictures: bool = False,
         floor: float = FLOOR,
+        block: tuple[int, int] | None = None,
     ):
         if value_range is not None and not value_range[0] < value_range[1]:
             raise MeasurementError(f"value_range is {value_range}; it must be (black, white)")
-        self.state = sums.State(_checked_periods(periods), value_range, floor, pictures)
+        self.state = sums.State(_checked_periods(periods), value_range, floor, pictures, block)
         self._merged = False
 
     @property
@@ -59,7 +62,7 @@ class Meter:
         return self.state.images
 
     def update(self, images: Images) -> None:
-        """Add images (N, C, H, W), uint8 or float; all batches must share C, H and W.
+        """Add images (N, C, H, W), uint8 or float; all share C, and without `block` H and W.
 
         Raises:
             MeasurementError: For another shape or type, or floats without a stated range.
@@ -72,8 +75,10 @@ class Meter:
 
     def merge(self, other: Meter) -> None:
         """Add all that another meter has seen; it must have the same options and image shape."""
-        for name in ("periods", "value_range", "floor", "shape"):
+        for name in ("periods", "value_range", "floor", "block", "shape"):
             mine, theirs = getattr(self.state, name), getattr(other.state, name)
+            if name == "shape" and self.state.block:
+                mine, theirs = (shape and shape[0] for shape in (mine, theirs))
             if mine != theirs and not (name == "shape" and None in (mine, theirs)):
                 raise MeasurementError(f"meters differ in {name}: {mine} and {theirs}")
         self.state = sums.merge(self.state, other.state)
@@ -92,7 +97,10 @@ class Meter:
             self._say_alone(torch.distributed.get_rank(), torch.distributed.get_world_size())
         if reference is None:
             return conclude(self.state)
-        mine, theirs = ((s.shape, s.periods, s.floor) for s in (self.state, reference.state))
+        mine, theirs = (
+            ((s.shape[0], *s.plan.block) if s.block else s.shape, s.periods, s.floor)
+            for s in (self.state, reference.state)
+        )
         if mine != theirs:
             raise MeasurementError(
                 f"the reference holds images of {theirs[0]}, the set {mine[0]} (C, H, W): compare "
@@ -133,6 +141,10 @@ class Meter:
         shape = tuple(batch.shape[1:])
         if len(batch) and 0 in shape:
             raise MeasurementError(f"images have shape {shape}; no side can be 0")
+        if len(batch) and (block := self.state.block):
+            if shape[1] < block[0] or shape[2] < block[1]:
+                raise MeasurementError(f"images have shape {shape}, smaller than blocks of {block}")
+            shape = (shape[0], *self.state.shape[1:]) if self.state.shape else shape
         if len(batch) and self.state.shape not in (None, shape):
             raise MeasurementError(
                 f"images have shape {shape} after {self.state.shape}: one meter takes one size; "
@@ -150,8 +162,8 @@ def measure(
     """Measure the lattice artifacts of a set of images: verdict, level in dBc and limit per period.
 
     Args:
-        images: (N, C, H, W), uint8 or float, or an iterable of such batches. Three images or fewer
-            are judged by their blocks, if they are large enough.
+        images: (N, C, H, W), uint8 or float, or an iterable of such batches. A few large images
+            (16 or fewer) are judged by their blocks.
         reference: Real images of the same size; they are measured too, and the difference of every
             line is tested.
         periods, value_range, pictures: As `Meter`; pictures are implied by a reference.

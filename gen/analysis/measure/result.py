@@ -182,6 +182,8 @@ class Measurement:
     floats. `blocks` counts the blocks of an image where these, not images, are the clusters.
     `contrast` is the RMS deviation of pixels from their image's mean in gray levels, over channels:
     0 dBc. It is None where nothing was measured.
+    Images of several sizes are measured in blocks: `size` is that of the blocks, and `sizes` holds
+    height, width and number of the images of each size. It is empty where all have one size.
     """
 
     images: int
@@ -195,6 +197,7 @@ class Measurement:
     duplicates: int = 0
     blocks: int | None = None
     contrast: float | None = None
+    sizes: tuple[tuple[int, int, int], ...] = ()
     reference: Measurement | None = None
     difference: Difference | None = None
     schema: int = SCHEMA
@@ -251,10 +254,13 @@ class Measurement:
             raise MeasurementError(f"not a measurement of schema {schema}: {error}") from None
 
     def __str__(self) -> str:
-        rows = [
-            f"{self.images} images of {self.size[0]}×{self.size[1]}, {self.channels} channel(s)"
-        ]
-        rows[0] += f", each cut into {self.blocks} blocks" if self.blocks else ""
+        size = "{}×{}".format(*self.size)
+        of = f"{len(self.sizes)} sizes" if self.sizes else size
+        rows = [f"{self.images} images of {of}, {self.channels} channel(s)"]
+        if self.sizes:
+            rows[0] += f", in blocks of {size}"
+        else:
+            rows[0] += f", each cut into {self.blocks} blocks" if self.blocks else ""
         rows[0] += f"; {self.without_signal} without signal (flat)" if self.without_signal else ""
         rows[0] += f"; {self.duplicates} duplicates" if self.duplicates else ""
         if self.schema == 1:

@@ -75,12 +75,12 @@ class Pictures:
 
 
 def picture_sums(luma: Tensor, periods: tuple[int, ...]) -> Pictures:
-    """Sums of luma (N, H, W) in gray levels."""
-    size = tuple(luma.shape[1:])
+    """Sums of luma (N, B, H, W) in gray levels: N images, each the mean over its B blocks."""
+    size = tuple(luma.shape[2:])
     window = hann(*size).to(luma)
-    mean = luma.flatten(1) @ window.flatten() / window.sum()
-    spectra = torch.fft.rfft2((luma - mean[:, None, None]) * window)
-    power = torch.view_as_real(spectra).square().sum(-1).double()
+    mean = luma.flatten(2) @ window.flatten() / window.sum()
+    spectra = torch.fft.rfft2((luma - mean[..., None, None]) * window)
+    power = torch.view_as_real(spectra).square().sum(-1).double().mean(1)
     rings, weights = ring_weights(size, periods)
     radial = power.new_zeros(len(luma), int(rings.max()) + 1)
     weighted = power.flatten(1) * torch.from_numpy(weights).to(power)

@@ -2,8 +2,10 @@
 
 What belongs to one image is computed in float32, in chunks of one shape that begin at fixed image
 numbers, so an image rounds alike however the set is split. Sums over images are float64. Images
-with a side of 2 BLOCK or more are cut into blocks, which are summed by image; of three images or
-fewer the blocks are kept apart as well, because they are then the clusters of the variance.
+with a side of 2 BLOCK or more are cut into blocks, which are summed by image; of FEW images or
+fewer the blocks are kept apart as well, because they are then the clusters of the variance. Nothing
+in the sums depends on the size of an image but on that of its blocks: images of several sizes that
+are cut into blocks of one size add up.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +32,7 @@ STEP = 8  # blocks start at multiples
 CHUNK = 2**19  # pixels of one chunk: few enough for the cache, many enough to spread overhead
 ALIGNED = 64  # matrix products round alike in every column where these come in such numbers
 GROUP = 256  # images whose second moments are added up together, at most four chunks
-FEW = 3  # images: with more, images are the clusters
+FEW = 16  # images: with more, images are the clusters
 MID_GRAY = 127.5
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601; other channel counts take the plain mean as luma
 
@@ -72,10 +75,12 @@ class State:
     value_range: tuple[float, float] | None = None
     floor: float = FLOOR
     keep_pictures: bool = False
+    block: tuple[int, int] | None = None  # cut images into blocks of this size, whatever theirs
     dtype: torch.dtype = torch.float32
     shape: tuple[int, int, int] | None = None
     device: torch.device | None = None
     images: int = 0  # seen
+    sizes: tuple[tuple[int, int, int], ...] = ()  # height, width, images seen of that size
     nonfinite: int = 0
     flat: int = 0
     summed: int = 0  # in the sums; the rest of those with signal is pending
@@ -89,11 +94,11 @@ class State:
     @property
     def plan(self) -> Plan:
         """Constant matrices for images of this shape."""
-        return plan(self.shape, self.periods, self.floor, self.device, self.dtype)
+        return plan(self.shape, self.periods, self.floor, self.device, self.dtype, self.block)
 
     @property
     def clusters(self) -> Sums:
-        """Sums by image, or by block of three images or fewer."""
+        """Sums by image, or by block of FEW images or fewer."""
         return self.by_image if self.by_block is None else self.by_block
 
     @property
@@ -105,12 +110,13 @@ class State:
 class Plan:
     """How images of one shape are cut, and the matrices that transform their blocks."""
 
-    def __init__(self, shape, periods, floor, device, dtype):
+    def __init__(self, shape, periods, floor, device, dtype, block=None):
         channels, *size = shape
         self.planes = channels + (channels > 1)
-        self.fits = tuple(p for p in periods if min(size) >= minimum_size(p))
-        least = -(-max([BLOCK, *map(minimum_size, self.fits)]) // STEP) * STEP
-        self.block = tuple(n if n < 2 * least else least for n in size)
+        self.fits = tuple(p for p in periods if min(block or size) >= minimum_size(p))
+        least = least_block(self.fits)
+        self.block = block or tuple(n if n < 2 * least else least for n in size)
+        self.uniform = block is None  # chunks have one shape, so that images round alike
         self.starts = [
             sorted({int(s) // STEP * STEP for s in torch.linspace(0, n - b, -(-n // b)).tolist()})
             for n, b in zip(size, self.block, strict=True)
@@ -127,11 +133,29 @@ class Plan:
         self.chunk = self.chunk if self.chunk * row * tall <= 4 * CHUNK else 1
         self.group = self.chunk * (1 if self.chunk == 1 else max(1, min(4, GROUP // self.chunk)))
 
+    def laid_out(self, planes: Tensor) -> Tensor:
+        """Blocks of planes (n, C, H, W) by row and column: (n, C, rows, h, columns, w)."""
+        (h, w), (tall, wide) = self.block, map(len, self.starts)
+        for axis, starts, side in ((2, self.starts[0], h), (3, self.starts[1], w)):
+            if len(starts) * side != planes.shape[axis]:  # blocks overlap
+                at = torch.cat([torch.arange(s, s + side) for s in starts]).to(planes.device)
+                planes = planes.index_select(axis, at)
+        return planes.reshape(*planes.shape[:2], tall, h, wide, w)
+
+    def cut(self, planes: Tensor) -> Tensor:
+        """Blocks of planes (n, C, H, W): (n, C, blocks, h, w)."""
+        return self.laid_out(planes).transpose(3, 4).flatten(2, 3)
+
+
+def least_block(periods: Sequence[int]) -> int:
+    """Side of the blocks that large images are cut into: the least that serves all periods."""
+    return -(-max([BLOCK, *map(minimum_size, periods)]) // STEP) * STEP
+
 
 @functools.lru_cache(maxsize=16)
-def plan(shape, periods, floor, device, dtype) -> Plan:
+def plan(shape, periods, floor, device, dtype, block=None) -> Plan:
     """The plan of these options; equal options share one."""
-    return Plan(shape, periods, floor, device, dtype)
+    return Plan(shape, periods, floor, device, dtype, block)
 
 
 def update(state: State, images: Tensor) -> State:
@@ -146,6 +170,8 @@ def update(state: State, images: Tensor) -> State:
         # memory after every operation: a quarter less time.
         torch.empty(24 * 2**20, dtype=torch.uint8)
         state = dataclasses.replace(state, shape=tuple(images.shape[1:]), device=images.device)
+    if state.shape != images.shape[1:]:  # cut into blocks of one size
+        state = dataclasses.replace(flush(state), shape=tuple(images.shape[1:]))
     images = images.to(state.device)
     low, high = images.flatten(2).amin(-1), images.flatten(2).amax(-1)
     finite = (low.isfinite() & high.isfinite()).all(1)
@@ -154,6 +180,7 @@ def update(state: State, images: Tensor) -> State:
     state = dataclasses.replace(
         state,
         images=state.images + len(images),
+        sizes=_counted(state.sizes, ((*state.shape[1:], len(images)),)),
         nonfinite=state.nonfinite + len(images) - good,
         flat=state.flat + good - usable,
         whole_levels=state.whole_levels and images.dtype == torch.uint8,
@@ -186,8 +213,16 @@ def merge(a: State, b: State) -> State:
     if a.shape is None or b.shape is None:
         return b if a.shape is None else a
     counts = {name: getattr(a, name) + getattr(b, name) for name in ("images", "nonfinite", "flat")}
-    whole = a.whole_levels and b.whole_levels
-    return dataclasses.replace(_joined(a, b), **counts, whole_levels=whole)
+    whole, sizes = a.whole_levels and b.whole_levels, _counted(a.sizes, b.sizes)
+    return dataclasses.replace(_joined(a, b), **counts, whole_levels=whole, sizes=sizes)
+
+
+def _counted(a, b) -> tuple[tuple[int, int, int], ...]:
+    """Numbers of images by size, added up."""
+    counts: dict[tuple[int, int], int] = {}
+    for height, width, count in (*a, *b):
+        counts[height, width] = counts.get((height, width), 0) + count
+    return tuple((*size, count) for size, count in counts.items())
 
 
 def _joined(a: State, b: State) -> State:
@@ -217,7 +252,8 @@ def added(a: Any, b: Any) -> Any:
 
 def _add(state: State, groups: list[Tensor]) -> State:
     """Add groups of images, in order, each on one core."""
-    few = state.summed + sum(map(len, groups)) <= FEW and state.plan.blocks > 1
+    few = state.summed + sum(map(len, groups)) <= FEW
+    few = few and (state.plan.blocks > 1 or state.block is not None)
     parts = over_cores(functools.partial(_group, state, few), groups)
     return functools.reduce(_joined, parts, state)
 
@@ -229,7 +265,8 @@ def _group(state: State, few: bool, images: Tensor) -> State:
         planes = gray_planes(chunk, state)
         records.append(_chunk(layout, planes, few))
         if state.keep_pictures:
-            pictures = added(pictures, picture_sums(planes[:, 0], layout.fits))
+            luma = planes[:, 0, None] if state.block is None else layout.cut(planes[:, :1])[:, 0]
+            pictures = added(pictures, picture_sums(luma, layout.fits))
     return State(
         state.periods,
         summed=len(images),
@@ -277,15 +314,11 @@ class _Record:
 def _chunk(layout: Plan, planes: Tensor, few: bool) -> _Record:
     """Sums of a chunk of planes (n, C, H, W)."""
     images, record = len(planes), None
-    if images < layout.chunk:  # one shape, empty images behind
+    if images < layout.chunk and layout.uniform:  # one shape, empty images behind
         empty = planes.new_zeros(layout.chunk - images, *planes.shape[1:])
         planes = torch.cat([planes, empty])
-    (h, w), (tall, wide) = layout.block, map(len, layout.starts)
-    for axis, starts, side in ((2, layout.starts[0], h), (3, layout.starts[1], w)):
-        if len(starts) * side != planes.shape[axis]:  # blocks overlap
-            at = torch.cat([torch.arange(s, s + side) for s in starts]).to(planes.device)
-            planes = planes.index_select(axis, at)
-    view = planes.reshape(*planes.shape[:2], tall, h, wide, w).permute(3, 1, 0, 2, 4, 5)
+    (h, w), tall = layout.block, len(layout.starts[0])
+    view = layout.laid_out(planes).permute(3, 1, 0, 2, 4, 5)
     for first in range(0, tall, layout.band):
         piece = view[:, :, :, first : first + layout.band]
         rows = layout.starts[0][first : first + layout.band]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.analysis.measure.lattice import lattice_lines
+from gen.system.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 BLUE, VERMILION, GREEN, GRAY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
 PERIOD_COLORS = ("#E69F00", "#CC79A7", "#56B4E9", "#F0E442")
+SET_COLORS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", INK)
 KEY = {"color": INK, "ms": 9, "mew": 1.6}  # signs of the key
 DPI = 200
 STYLE = {
@@ -237,11 +240,47 @@ def plot_pattern(axes: Axes, measurement: Measurement, period: int) -> int:
 
 
 def draw_radial(measurement: Measurement) -> bytes:
-    """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in)."""
+    """`plot_radial` of a measurement and its reference."""
     figure, axes = _figure(4.6, 3.4)
     shown = [(measurement, BLUE, "measured")]
     if measurement.reference and measurement.reference.pictures:
         shown.insert(0, (measurement.reference, GRAY, "reference"))
+    plot_radial(axes, shown)
+    return to_png(figure)
+
+
+def draw_spectra(sets: Mapping[str, Measurement]) -> bytes:
+    """Radial profiles of all sets over one another, and the mean spectrum of each on one scale."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = min(len(sets), 3)
+    lines = -(-len(sets) // columns)
+    ranges = [spectrum_range(measurement) for measurement in sets.values()]
+    limits = min(low for low, _ in ranges), max(high for _, high in ranges)
+    with rc_context(STYLE):
+        figure = Figure((4.6 * columns, 3.4 + 4.2 * lines), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[3.4, 4.2 * lines])
+        colors = SET_COLORS * (len(sets) // len(SET_COLORS) + 1)
+        shown = [
+            (measurement, color, shorten(label, 40))
+            for (label, measurement), color in zip(sets.items(), colors, strict=False)
+        ]
+        plot_radial(top.subplots(), shown)
+        grid = bottom.subplots(lines, columns, squeeze=False).ravel()
+        for axes in grid[len(sets) :]:
+            axes.remove()
+        for axes, (measurement, color, label) in zip(grid, shown, strict=False):
+            plot_spectrum(axes, measurement, limits)
+            axes.set_title(label, color=color, parse_math=False, pad=36)
+        return to_png(figure, 100)
+
+
+def plot_radial(axes: Axes, shown: Sequence[tuple[Measurement, str, str]]) -> None:
+    """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in).
+
+    Of each measurement with its color and label.
+    """
     for m, color, label in shown:
         profile, full = m.pictures.profile(), m.pictures.profile(masked=False)
         low, high = profile.band()
@@ -254,5 +293,5 @@ def draw_radial(measurement: Measurement) -> bytes:
     axes.set_xlabel("frequency (cycles/pixel)")
     axes.set_ylabel("mean power (dB re 1 gray level²)")
     axes.grid(color="#E8EAED")
-    axes.legend(loc="upper right")
-    return to_png(figure)
+    for text in axes.legend(loc="upper right").get_texts():
+        text.set_parse_math(False)
