@@ -61,6 +61,7 @@ def measure_images(
     from gen.analysis.report.summary import next_steps
     from gen.analysis.report.tables import lines_table
     from gen.commands.measuring import measure_path
+    from gen.data.archives import is_archive
     from gen.data.stream import Selection, Sheet
     from gen.runs.formats import holds_network
 
@@ -85,7 +86,8 @@ def measure_images(
     if report and first:
         cut = ["--tile", "x".join(map(str, tile)), "--gap", str(gap)] if tile else []
         cut += ["--crop", "x".join(map(str, crop))] if crop else []
-        named = [shlex.quote(str(path)) for path in paths if holds_network(path)]
+        runs = (path for path in paths if not is_archive(path) and holds_network(path))
+        named = [shlex.quote(str(path)) for path in runs]
         steps = next_steps(measurement, shlex.join([*map(str, paths), *cut]), *named)
         title = f"Checkerboards in {label}"
         page = write_report(measurement, report, looked.samples, title, own_command(), steps=steps)
