@@ -31,6 +31,7 @@ from gen.sampling import builders
 from gen.sampling.adapt import Adapted, Inputs, adapt
 from gen.sampling.builders import (
     Draw,
+    OnnxNetwork,
     build_from_code,
     build_from_diffusers,
     build_from_program,
@@ -52,6 +53,7 @@ class LoadedNetwork:
         value_range: values of black and white.
         read: the file that it came from and what that holds, or None for the user's own.
         notes: lines for the user.
+        program: "TorchScript" or "ONNX" for a program from a file, which cannot be changed.
     """
 
     name: str
@@ -60,6 +62,7 @@ class LoadedNetwork:
     value_range: tuple[float, float]
     read: tuple[Path, Any] | None = None
     notes: tuple[str, ...] = ()
+    program: str | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -160,11 +163,13 @@ def open_network(
         raise InputError(
             "name a run or checkpoint, or a network by --factory, --script, or --diffusers"
         )
-    if factory or (script and ":" in Path(script).name):
+    program, is_code = None, factory or (script and ":" in Path(script).name)
+    if is_code:
         network, draw = build_from_code(factory or script, not factory, path, key)
     elif script:
         network, draw = build_from_program(Path(script))
-        if not isinstance(network, torch.jit.ScriptModule):
+        program = "ONNX" if isinstance(network, OnnxNetwork) else "TorchScript"
+        if program == "ONNX":
             notes = [f"{script}: an ONNX graph; it makes images, and its layers are not seen"]
     elif diffusers:
         network, draw = build_from_diffusers(diffusers, images=inputs is not None)
@@ -182,7 +187,10 @@ def open_network(
             adapted = adapt(network, draw, **given)
     except InputError as error:
         raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
-    return LoadedNetwork(name, adapted, draw, value_range, read, tuple(notes))
+    return LoadedNetwork(
+        name=name, adapted=adapted, draw=draw, value_range=value_range, read=read,
+        notes=tuple(notes), program=program,
+    )  # fmt: skip
 
 
 def _adapt_to_images(

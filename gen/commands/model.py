@@ -21,6 +21,7 @@ from gen.commands.options import (
     spell_network,
 )
 from gen.commands.output import own_command, provenance, say, say_notes, write_json
+from gen.system.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,10 @@ def explain_model(
 
     opened = open_network(path, **network)
     value_range = opened.value_range
+    if opened.program == "ONNX":
+        raise InputError(
+            f"{opened.name}: an ONNX graph has no layers to explain; gen compare measures its images"
+        )
     say_notes(opened)
     inputs = opened.draw(num)
     periods = list_periods(find_layers(opened.network, inputs[:2]).layers, periods)

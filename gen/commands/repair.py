@@ -43,6 +43,11 @@ def repair_model(
     opened = open_network(path, **network)
     value_range = opened.value_range
     say_notes(opened)
+    if opened.program:
+        raise InputError(
+            f"{opened.name}: holds a {opened.program} program, which cannot be changed; repair the "
+            "network that it was made from"
+        )
     file, content = opened.read or _read(path)
     if isinstance(content, Stored):
         raise InputError(f"{file}: an exported folder; repair the run, then export it again")

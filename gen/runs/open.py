@@ -56,8 +56,9 @@ def find_checkpoint(path: Path | str) -> Path:
     for name in PUBLISHED:
         if (path / name).is_file():
             return path / name
-    names = ", ".join(PUBLISHED)
-    raise CheckpointError(f"{path}: no run of gen (checkpoints/step-*.pt), and without {names}")
+    raise CheckpointError(
+        f"{path}: no run of gen (checkpoints/step-*.pt), and no weights such as {PUBLISHED[0]}"
+    )
 
 
 def read_newest(path: Path | str) -> tuple[Path, Any]:

@@ -199,11 +199,14 @@ def adapt(
         InputError: it fails, or returns no images; what came, and what is wanted.
     """
     network = network.eval().to(device)
+    dtype = next(_floats(network), torch.zeros(())).dtype
     if isinstance(network, torch.jit.RecursiveScriptModule):  # it takes no hooks
+        network = network.float() if dtype.itemsize < 4 else network
+        dtype = max(dtype, torch.float32, key=lambda dtype: dtype.itemsize)
         network = CallableNetwork(partial(network.__call__))
     for parameter in network.parameters():  # TorchScript has no requires_grad_() of its own
         parameter.requires_grad_(False)
-    state = _State(next(_floats(network), torch.zeros(())).dtype)
+    state = _State(dtype)
 
     def unpack(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not isinstance(arguments[0], Inputs):
@@ -284,8 +287,8 @@ def _run(network: nn.Module, inputs: Inputs) -> Tensor:
     except Exception as error:  # whatever the user's code raises
         text = f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
         raise InputError(
-            f"failed on {given} ({text}); its factory must return (network, draw) where draw(n) "
-            "gives n inputs that it takes"
+            f"failed on {given} ({text}); give it what it takes: return (network, draw) where "
+            "draw(n) gives n inputs, or show it images by --inputs and --crop"
         ) from error
     if not images.numel() or len(images) % len(inputs):
         raise InputError(f"returned {describe(images)} for {len(inputs)} inputs; it must {_WANTED}")

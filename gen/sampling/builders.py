@@ -114,7 +114,7 @@ def draw_for(network: nn.Module, name: str) -> Draw:
     if length is None:
         raise InputError(
             f"{name}: the network has no whole number `latent`; return (network, draw) "
-            "where draw(n) gives n latents or maps"
+            "where draw(n) gives n latents or maps, or give --inputs FOLDER for a network of images"
         )
 
     return lambda count: Inputs(range(count), lambda rows: (draw_latents(rows, length),))

@@ -102,7 +102,7 @@ def test_latents_of_one_pixel():
         ("convolution_first", "the network has no whole number `latent`"),
         ("Nobody", "has no callable 'Nobody'"),
         ("needs_two", "failed: TypeError"),
-        ("Labeled", "missing 1 required positional argument: 'labels'); its factory must"),
+        ("Labeled", "missing 1 required positional argument: 'labels'); give it what it takes"),
     ],
 )
 def test_what_cannot_be_taken_is_one_line(name, said):
@@ -250,6 +250,14 @@ def test_programs_are_samplers(tmp_path, images):
                  tmp_path / "a.npy")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "not seen" not in result.stderr  # gen model follows it as any network
+    script = ["--script", tmp_path / "net.weights"]
+    result = run("repair", *script, "-o", tmp_path / "b.pt", "--num", 128)
+    assert result.exit_code == 1 and "holds a TorchScript program, which" in result.stderr
+    for dtype in (torch.float16, torch.float64):
+        with pytest.warns(FutureWarning):
+            torch.jit.save(torch.jit.script(others.Up().layers.to(dtype)), tmp_path / "net.weights")
+        made = open_network(None, script=str(tmp_path / "net.weights"))
+        assert (made.draw_images(made.draw(4)).int() - images.int()).abs().max() <= 1
     assert np.array_equal(np.load(tmp_path / "a.npy"), images.permute(0, 2, 3, 1))
     (tmp_path / "no.pt").write_bytes(b"PK\3\4" + bytes(99))
     for name in ("no.pt", "absent.pt"):
@@ -277,6 +285,8 @@ def test_onnx_files_are_samplers(tmp_path, images):
         wanted = network(latents, torch.zeros(4).long())
     made = np.load(tmp_path / "a.npy").transpose(0, 3, 1, 2)
     assert np.abs(made - (wanted * 127.5 + 127.5).round().numpy()).max() <= 1
+    result = run("model", *given[1:3], "--num", 128)
+    assert result.exit_code == 1 and "has no layers to explain" in result.stderr
     result = run("inspect", tmp_path / "net.bin")
     assert result.exit_code == 1 and "holds an ONNX graph; run it with --script" in result.stderr
 
