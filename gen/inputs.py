@@ -248,8 +248,12 @@ def is_built_from_weights(path: Path) -> bool:
     """Whether a path holds weights of others; raises CheckpointError for what cannot be read."""
     from gen.runs.checkpoint import is_ours
     from gen.runs.open import read_newest
+    from gen.runs.weights import list_parts
 
-    return holds_network(path) and not is_ours(read_newest(path)[1])
+    if not holds_network(path):
+        return False
+    content = read_newest(path)[1]
+    return not is_ours(content) and any(list_parts(content))
 
 
 def open_images(

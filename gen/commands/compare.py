@@ -106,7 +106,8 @@ def _look(
                 raise InputError(f"{path}: holds numbers and no spectra; name the images instead")
             yield _read_set(label, path)
             continue
-        through = network if takes and is_built_from_weights(path) else None
+        by_key = network["key"] and not own
+        through = network if (takes or by_key) and is_built_from_weights(path) else None
         built |= through is not None
         yield measured(label, path, through)
     if own and not built:

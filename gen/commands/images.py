@@ -44,6 +44,7 @@ def measure_images(
     max_images: int | None,
     num: int,
     inputs: Path | None,
+    key: str | None,
     on_bad_image: str,
     background: tuple[int, int, int],
     max_image_pixels: int,
@@ -75,7 +76,14 @@ def measure_images(
         max_pixels=max_image_pixels,
     )
     looked = measure_path(
-        paths, reference, periods, selection, num, inputs, pictures=report is not None
+        paths,
+        reference,
+        periods,
+        selection,
+        num,
+        inputs,
+        pictures=report is not None,
+        network={"key": key} if key else None,
     )
     measurement, label = looked.measurement, ", ".join(path.resolve().name for path in paths)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
@@ -116,6 +124,7 @@ OPTIONS = [
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
+    _option(_WHAT, "--key", metavar="NAME", help="part of a file of weights, such as g_ema"),
     _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
             help="images to show a segmenter, to measure its logit maps"
              "  [default: its validation images]"),

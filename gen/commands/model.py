@@ -72,7 +72,7 @@ def explain_model(
     value_range = opened.value_range
     if opened.program == "ONNX":
         raise InputError(
-            f"{opened.name}: an ONNX graph has no layers to explain; gen compare measures its images"
+            f"{opened.name}: an ONNX graph has no layers to explain; measure it by gen compare"
         )
     say_notes(opened)
     inputs = opened.draw(num)

@@ -67,9 +67,12 @@ def test_bundles_are_chosen_from_by_key(tmp_path):
     assert "g_ema: 10 entries" not in text and "g_ema: " in text and "epoch = 3" in text
     assert "    main.3.weight (8, 4, 4, 4) float32" in text and "exp_avg (6, 8, 4, 4)" in text
     assert "main.0.weight" in describe_file(tmp_path / "bundle.pth", "g_ema")
-    result = run("sample", tmp_path / "bundle.pth", "--key", "g_ema", "--num", 2, "--npy",
-                 tmp_path / "images.npy")  # fmt: skip
-    assert result.exit_code == 0, result.output
+    for words in (["sample", "--npy", tmp_path / "images.npy"], ["compare"], ["images"]):
+        given = [*words, tmp_path / "bundle.pth", "--num", 64]
+        result = run(*given, "--key", "g_ema")
+        assert result.exit_code == 0, result.output
+        result = run(*given)
+        assert result.exit_code == 1 and "choose one: --key generator" in result.stderr
 
 
 @pytest.mark.parametrize(
