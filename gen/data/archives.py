@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
-import threading
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO
 
 from gen.system.errors import InputError
 from gen.system.files import open_regular
@@ -59,16 +62,19 @@ def list_members(path: Path) -> list[Member]:
         ValueError: no archive that can be read; members that are links or devices, that are
             encrypted, that have names outside the archive, or of which two have one name.
     """
-    file = open_regular(path)
     try:
-        opened = _open_zip if zipfile.is_zipfile(file) else _open_tar
-        members = [Member(path, *found) for found in opened(file)]
+        with open_regular(path) as file:
+            found = _zip_members if zipfile.is_zipfile(file) else _tar_members
+            file.seek(0)
+            members = [
+                Member(path, name, size, partial(read, path, *rest))
+                for name, size, read, *rest in found(file)
+            ]
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        file.close()
         raise InputError(_COMPRESSED) from error
     names = [_checked(member.name) for member in members]
     if len(names) > len(set(names)):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise InputError(f"holds two files named {twice}; rename one")
     hidden = (any(part.startswith((".", "__MACOSX")) for part in name.parts) for name in names)
     shown = [member for member, skip in zip(members, hidden, strict=True) if not skip]
@@ -82,31 +88,46 @@ def _checked(name: str) -> PurePosixPath:
     return path
 
 
-def _open_zip(file: io.BufferedReader) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    archive = zipfile.ZipFile(file)
-    for info in archive.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
+def _zip_members(file: BinaryIO) -> Iterator[tuple[Any, ...]]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    for info in members:
         if info.is_dir():
             continue
-        if kind not in (0, stat.S_IFREG):
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise InputError(f"holds {info.filename}, a link or device; only files are read")
         if info.flag_bits & 1:
             raise InputError(f"holds {info.filename}, which is encrypted; decrypt it")
-        yield info.filename, info.file_size, partial(archive.read, info)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"holds {info.filename}, neither stored nor deflated; pack it so")
+        yield info.filename, info.file_size, _read_zip, info
 
 
-def _open_tar(file: io.BufferedReader) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    lock = threading.Lock()
+def _read_zip(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """Inflate one member, never to more than its size; `zipfile` would parse all names again."""
+    with open_regular(path) as file:
+        file.seek(info.header_offset + 26)
+        lengths = file.read(4)
+        file.seek(sum(int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2)), os.SEEK_CUR)
+        data = file.read(info.compress_size)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, info.file_size + 1)
+    if zlib.crc32(data) != info.CRC:
+        raise InputError("is damaged: its checksum differs")
+    return data
 
-    def read(start: int, size: int) -> bytes:
-        with lock:
-            file.seek(start)
-            return file.read(size)
 
-    file.seek(0)
-    for info in tarfile.TarFile(fileobj=file):
-        if info.isdir():
-            continue
-        if not info.isreg() or info.issparse():
-            raise InputError(f"holds {info.name}, a link or device; only files are read")
-        yield info.name, info.size, partial(read, info.offset_data, info.size)
+def _tar_members(file: BinaryIO) -> Iterator[tuple[Any, ...]]:
+    with tarfile.TarFile(fileobj=file) as archive:
+        for info in archive:
+            if info.isdir():
+                continue
+            if not info.isreg() or info.issparse():
+                raise InputError(f"holds {info.name}, a link or device; only files are read")
+            yield info.name, info.size, _read_tar, info.offset_data, info.size
+
+
+def _read_tar(path: Path, start: int, size: int) -> bytes:
+    with open_regular(path) as file:
+        file.seek(start)
+        return file.read(size)

@@ -240,3 +240,84 @@ def test_only_bad_files(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(DataError, match=r"1 of 1 images left out: .*a\.png: not .*a readable"):
         open_stream(tmp_path, Selection(skip_bad=True))
+
+
+# Several sizes
+
+
+def test_a_crop_begins_on_the_lattice(tmp_path):
+    pixels = {f"{side}": noise(side, side + 9) for side in (40, 53, 30)}
+    for name, image in pixels.items():
+        save(tmp_path / f"{name}.png", image)
+    images, said = read(tmp_path, crop=(32, 32), lattice=8)
+    np.testing.assert_array_equal(images[0, 0], pixels["40"][0:32, 8:40])
+    np.testing.assert_array_equal(images[1, 0], pixels["53"][8:40, 8:40])
+    assert said == ["1 of 3 images left out: smaller than 32×32: 1 of 30×39"]
+    np.save(tmp_path / "a.npy", pixels["53"][None])
+    images, _ = read(tmp_path / "a.npy", crop=(32, 32), lattice=8)
+    np.testing.assert_array_equal(images[0, 0], pixels["53"][8:40, 8:40])
+
+
+def test_all_sizes_that_hold_a_block_come_size_by_size(tmp_path):
+    sides = [70, 100, 70, 20, 100, 64]
+    for number, side in enumerate(sides):
+        save(tmp_path / f"{number}.png", noise(side, side))
+    stream = open_stream(tmp_path, Selection(most=64))
+    assert stream.several and stream.shape == (1, 64, 64)
+    assert [batch.shape for batch in stream.batches] == [
+        (2, 1, 70, 70), (2, 1, 100, 100), (1, 1, 64, 64)
+    ]  # fmt: skip
+    assert stream.said() == ["1 of 6 images left out: smaller than 64×64: 1 of 20×20"]
+
+
+def test_pages_of_a_stack_are_images(tmp_path):
+    pages = noise(70, 20, 24)
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=others)
+    images, said = read(tmp_path / "stack.tif")
+    np.testing.assert_array_equal(images[:, 0], pages)
+    assert said == []
+
+
+# Arrays as they are
+
+
+@pytest.mark.parametrize(
+    ("shape", "found", "words"),
+    [
+        ((20, 24, 3), (1, 3, 20, 24), "read as one picture (H, W, C)"),
+        ((3, 20, 24), (1, 3, 20, 24), "read as one picture (C, H, W); store three gray ones as"),
+        ((20, 24), (1, 1, 20, 24), "read as one gray picture"),
+        ((5, 20, 24, 3), (5, 3, 20, 24), "uint8 is read as 0 (black) to 255 (white)"),
+        ((5, 20, 24), (5, 1, 20, 24), "uint8"),
+    ],
+)
+def test_arrays_are_read_as_they_are_and_it_is_said(tmp_path, shape, found, words):
+    np.save(tmp_path / "a.npy", noise(*shape))
+    images, said = read(tmp_path / "a.npy")
+    assert images.shape == found and words in said[0]
+    assert "is read as 0 (black) to 255 (white)" in said[-1]
+
+
+def test_three_by_three_is_a_question(tmp_path):
+    np.save(tmp_path / "a.npy", noise(3, 20, 3))
+    with pytest.raises(DataError, match="one picture or three"):
+        open_stream(tmp_path / "a.npy")
+
+
+def test_deep_and_overshooting_arrays(tmp_path):
+    levels = RNG.integers(0, 65536, (4, 8, 9), np.uint16)
+    np.save(tmp_path / "a.npy", levels)
+    images, said = read(tmp_path / "a.npy")
+    np.testing.assert_allclose(images[:, 0], levels / 257, rtol=1e-5)
+    assert said == ["uint16 is read as 0 (black) to 65535 (white)"]
+    half = RNG.uniform(0, 1, (4, 8, 9)).astype(np.float16)
+    half[0, 0, 0] = 1.004
+    np.save(tmp_path / "a.npy", half)
+    images, said = read(tmp_path / "a.npy")
+    assert images.max() == 255
+    assert said[0].startswith("float16 is read as 0 (black) to 1 (white); its values 0.0")
+    assert said[0].endswith("… 1.0039062 are clipped")
+    np.save(tmp_path / "a.npy", half * 1.5)
+    with pytest.raises(DataError, match="must be finite and in"):
+        open_stream(tmp_path / "a.npy")
