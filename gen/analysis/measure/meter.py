@@ -22,6 +22,7 @@ from .result import Measurement
 from .tiles import FLOOR
 
 PERIODS = (2, 4, 8)
+SMALL = 4  # an axis that is no longer can be that of channels
 Images = Tensor | np.ndarray
 
 
@@ -62,15 +63,19 @@ class Meter:
         return self.state.images
 
     def update(self, images: Images) -> None:
-        """Add images (N, C, H, W), uint8 or float; all share C, and without `block` H and W.
+        """Add images (N, C, H, W); all share C, and without `block` H and W.
+
+        (N, H, W, C), one picture (H, W), (H, W, C) or (C, H, W), and Pillow images are taken as
+        well. uint16 is 0 (black) to 65535 (white) unless the meter has a range.
 
         Raises:
             MeasurementError: For another shape or type, or floats without a stated range.
         """
-        with warnings.catch_warnings():  # read-only arrays: nothing here writes to images
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            batch = torch.as_tensor(images)
-        self._check(batch)
+        batch = _as_batch(images)
+        deep = batch.dtype == torch.uint16
+        if deep:
+            batch = batch.float() / (257 if self.state.value_range is None else 1)
+        self._check(batch, deep)
         self.state = sums.update(self.state, batch.detach())
 
     def merge(self, other: Meter) -> None:
@@ -125,15 +130,15 @@ class Meter:
         if self.state.shape is None:
             raise MeasurementError("no images to measure: the set is empty")
 
-    def _check(self, batch: Tensor) -> None:
+    def _check(self, batch: Tensor, scaled: bool = False) -> None:
         if batch.ndim != 4:
             raise MeasurementError(
                 f"images have shape {tuple(batch.shape)}; they must be (N, C, H, W): "
                 "add the missing axis, e.g. images[:, None] for gray images"
             )
         if batch.dtype != torch.uint8 and not batch.is_floating_point():
-            raise MeasurementError(f"images are {batch.dtype}; they must be uint8 or float")
-        if self.state.value_range is None and batch.dtype != torch.uint8:
+            raise MeasurementError(f"images are {batch.dtype}; they must be uint8, uint16 or float")
+        if self.state.value_range is None and batch.dtype != torch.uint8 and not scaled:
             raise MeasurementError(
                 "float images need value_range=(black, white), e.g. (0, 1) or (-1, 1): "
                 "the values do not tell it"
@@ -162,7 +167,8 @@ def measure(
     """Measure the lattice artifacts of a set of images: verdict, level in dBc and limit per period.
 
     Args:
-        images: (N, C, H, W), uint8 or float, or an iterable of such batches. A few large images
+        images: What `Meter.update` takes, or an iterable of it, such as a list of Pillow images or
+            the batches of a loader. A few large images
             (16 or fewer) are judged by their blocks.
         reference: Real images of the same size; they are measured too, and the difference of every
             line is tested.
@@ -178,9 +184,33 @@ def measure(
         if each is not None:
             meters.append(Meter(periods, value_range, pictures))
             meters[-1]._merged = True  # the caller gave the whole set
-            for batch in [each] if isinstance(each, (Tensor, np.ndarray)) else each:
+            one = isinstance(each, (Tensor, np.ndarray)) or hasattr(each, "getbands")
+            for batch in [each] if one else each:
                 meters[-1].update(batch)
     return meters[0].compute(*meters[1:])
+
+
+def _as_batch(images: Any) -> Tensor:
+    """A batch (N, C, H, W), one picture (H, W), (H, W, 3) or (3, H, W), or (N, H, W, C) as such.
+
+    A Pillow image is gray or, in any mode with color, RGB.
+    """
+    if hasattr(images, "getbands"):
+        gray = images.mode in ("1", "L", "LA", "F") or images.mode.startswith("I")
+        deep = images.mode == "F" or images.mode.startswith("I")
+        images = np.array(images if deep else images.convert("L" if gray else "RGB"))
+    with warnings.catch_warnings():  # read-only arrays: nothing here writes to images
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        batch = torch.as_tensor(images)
+    if batch.ndim == 2:
+        return batch[None, None]
+    if batch.ndim == 3 and batch.shape[2] in (1, 3) and min(batch.shape[:2]) > SMALL:
+        return batch.permute(2, 0, 1)[None]
+    if batch.ndim == 3 and batch.shape[0] in (1, 3):
+        return batch[None]
+    if batch.ndim == 4 and batch.shape[3] in (1, 3) and min(batch.shape[1:3]) > SMALL:
+        return batch.permute(0, 3, 1, 2)
+    return batch
 
 
 def range_of_maps(maps: Tensor) -> tuple[float, float]:

@@ -181,7 +181,7 @@ def test_flat_images_and_channels_are_left_out(draw, pattern):
     ("images", "options", "message"),
     [
         (np.zeros((5, 32, 32), np.uint8), {}, r"must be \(N, C, H, W\)"),
-        (np.zeros((5, 1, 32, 32), np.int64), {}, "must be uint8 or float"),
+        (np.zeros((5, 1, 32, 32), np.int64), {}, "must be uint8, uint16 or float"),
         (np.zeros((5, 1, 32, 32), np.float32), {}, "need value_range"),
         (np.zeros((5, 1, 32, 32), np.float32), {"value_range": (1, 0)}, "black, white"),
         (np.zeros((5, 1, 32, 32), np.uint8), {"periods": (1,)}, "2 or more"),
@@ -218,3 +218,60 @@ def test_the_input_is_not_changed(draw):
     before = images.copy()
     measure(images, (2,), value_range=(0, 255))
     assert (images == before).all()
+
+
+def test_arrays_are_measured_as_they_are(draw):
+    from PIL import Image
+
+    images = draw(20, 3).astype(np.uint8)
+    expected = measure(images).to_dict()
+    last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    assert measure(last).to_dict() == expected
+    assert measure([Image.fromarray(image) for image in last]).to_dict() == expected
+    assert measure(list(last)).to_dict() == measure(list(images)).to_dict() == expected
+    live = torch.from_numpy(images / 255.0).requires_grad_() * 1
+    level = measure(images / 255.0, value_range=(0, 1)).periods[2].level_dbc
+    assert measure(live, value_range=(0, 1)).periods[2].level_dbc == level
+    half = measure((images / 255.0).astype(np.float16), value_range=(0, 1))
+    assert half.periods[2].level_dbc == pytest.approx(level, abs=0.5)
+    deep = measure(images.astype(np.uint16) * 257)
+    assert deep.periods[2].level_dbc == pytest.approx(expected["periods"]["2"]["level_dbc"])
+    gray = draw(20).astype(np.uint8)
+    pictures = [Image.fromarray(image[0]) for image in gray]
+    assert measure(pictures).to_dict() == measure(gray).to_dict()
+    assert measure(pictures).periods[2].below(0)
+
+
+def test_sizes_add_up_in_blocks(draw, pattern):
+    """Two halves of a set, of two sizes, find what neither finds alone, at the same level."""
+    block = (32, 32)
+    halves = [draw(30, height=h, width=w, seed=h) for h, w in ((32, 40), (72, 32))]
+    halves = [x + 0.25 * pattern(x.shape[2:], (0.5, 0.5)) for x in halves]
+
+    def metered(parts):
+        meter = Meter((2, 4), (0, 255), pictures=True, block=block)
+        for part in parts:
+            meter.update(part)
+        return meter
+
+    both = metered(halves).compute()
+    assert both.sizes == ((32, 40, 30), (72, 32, 30)) and both.size == block
+    assert "60 images of 2 sizes, 1 channel(s), in blocks of 32×32" in str(both)
+    assert both.detected
+    apart = metered(halves[:1])
+    apart.merge(metered(halves[1:]))
+    again = apart.compute()
+    assert again.periods[2].level_dbc == pytest.approx(both.periods[2].level_dbc, abs=1e-9)
+    limits = [metered([half]).compute().periods[2].best_limit_dbc for half in halves]
+    assert both.periods[2].best_limit_dbc < min(limits)
+    mixed = metered([halves[0][:7], halves[1], halves[0][7:]]).compute()
+    assert mixed.periods[2].level_dbc == pytest.approx(both.periods[2].level_dbc, abs=1e-4)
+    with pytest.raises(MeasurementError, match="smaller than blocks of"):
+        metered([draw(3, height=16)])
+    assert both.pictures.spectrum().shape == (1, *block)
+
+
+def test_five_large_images_are_no_blinder_than_three(draw):
+    images = draw(5, height=256, width=256).astype(np.uint8)
+    three, five = (measure(images[:n]).periods[2].detection_limit_dbc for n in (3, 5))
+    assert five < three + 1
