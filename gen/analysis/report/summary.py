@@ -72,7 +72,8 @@ def next_steps(
     if measurement.reference is None:
         steps.append(
             Step(
-                "Measure the training images too. A generator learns what they carry.",
+                "Measure the training images too. Cameras and JPEG leave patterns, and a generator "
+                "learns them.",
                 f"gen images {images} --reference TRAINING_IMAGES --report compared/",
             )
         )
