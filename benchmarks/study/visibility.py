@@ -33,13 +33,17 @@ SIDE, ZOOM = 24, 5  # pixels of a crop, screen pixels of each
 
 
 def with_grid(images: NDArray, level: float | None, variance: float) -> NDArray[np.uint8]:
-    """Add a checkerboard of this level to images (…, H, W), and round as a PNG does."""
+    """Add a checkerboard of this level to images (…, H, W), rounded up or down by chance.
+
+    Rounding to the nearest would lose every grid below half a gray level, and double others.
+    """
     if level is None:
         return images
+    chance = np.random.default_rng(0).random(images.shape)
     height, width = images.shape[-2:]
     board = 1.0 - 2 * (np.add.outer(np.arange(height), np.arange(width)) % 2)
     grid = np.sqrt(variance * 10 ** (level / 10)) * board
-    return np.clip(np.rint(images + grid), 0, 255).astype(np.uint8)
+    return np.clip(np.floor(images + grid + chance), 0, 255).astype(np.uint8)
 
 
 def contrast(images: NDArray) -> float:
