@@ -157,7 +157,7 @@ def test_shared_measurement_equals_that_of_one_process(worked, capsys):
         assert shared["first"] == one["first"]
         assert_close(shared["numbers"], one["numbers"])
     notes = [text.splitlines() for text in (capsys.readouterr().err, (worked / "said").read_text())]
-    for note in ("1 images of other sizes left out", "2 tiles of one flat color"):
+    for note in ("images left out: smaller than", "images left out: tiles of one flat color"):
         for said in notes:
             assert sum(note in line for line in said) == 1
 
