@@ -29,13 +29,10 @@ def export_run(
     push: str | None,
 ) -> None:
     """Write weights, then what they give when they are read again, then the card; push all."""
-    from gen.runs.hub import check_name, import_hub
-    from gen.runs.hub import push as push_folder
+    from gen.runs.hub import check_push, push_folder
     from gen.share.export import check_new
 
-    if push:  # whatever is missing is said before any work
-        check_name(push)
-        import_hub()
+    check_push(push)
 
     try:
         check_new(outdir)

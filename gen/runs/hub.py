@@ -62,7 +62,14 @@ def fetch(address: str) -> Path:
     return config.parent
 
 
-def push(folder: Path, name: str) -> str:
+def check_push(name: str | None) -> None:
+    """Raise InputError before any work where the name or the library is missing; None is fine."""
+    if name:
+        check_name(name)
+        import_hub()
+
+
+def push_folder(folder: Path, name: str) -> str:
     """Upload a folder as one commit to a repository, which is made where there is none.
 
     Returns:
