@@ -193,10 +193,11 @@ def balance_subpixel(weight: Tensor, factor: int, projector: Tensor | None = Non
 def equalize_(maps: Tensor, stride: tuple[int, ...], lattice: tuple[int, ...]) -> None:
     """Give all phases of maps one mean and one response to the local means, in place.
 
-    In cells of stride pixels, phase r of all channels is y_r = α_r + B_r m + e, with m the local
-    means of all channels: mean over the cell, smoothed over the period of the grids that earlier
-    layers have left, which are no content. Removed is (α_r − ᾱ) + (B_r − B̄) m, which is what is
-    periodic in the stride: the counterfactual of `balance` for any step, whatever it does.
+    In cells of stride pixels, phase r of all channels is y_r = α_r + B_r m + x_r·∇m + e, with m the
+    local means of all channels: mean over the cell, smoothed over the period of the grids that
+    earlier layers have left, which are no content; x_r is the phase's place in the cell. Removed is
+    (α_r − ᾱ) + (B_r − B̄) m, which is what is periodic in the stride: the counterfactual of
+    `balance` for any step, whatever it does.
 
     Border cells do not count for α and B. With few cells for the number of channels, each channel
     responds to its own local mean alone.
@@ -210,8 +211,9 @@ def equalize_(maps: Tensor, stride: tuple[int, ...], lattice: tuple[int, ...]) -
     cells = [maps.shape[axis] // s for axis, s in zip(axes, stride, strict=True)]
     if min(cells) < 1:
         return
+    phases = [*itertools.product(*map(range, stride))]
     parts = []  # a view of every phase
-    for phase in itertools.product(*map(range, stride)):
+    for phase in phases:
         each = zip(phase, cells, stride, strict=True)
         at = [slice(r, r + (n - 1) * s + 1, s) for r, n, s in each]
         parts.append(maps[(..., *at)])
@@ -219,7 +221,11 @@ def equalize_(maps: Tensor, stride: tuple[int, ...], lattice: tuple[int, ...]) -
     mean = values.mean(0)
     local = smooth(mean, [max(2, period) for period in lattice])
     inside = (..., *(slice(1, -1) if n > 3 else slice(None) for n in cells))
-    differences = (values - mean)[inside].movedim(2, 1).flatten(2)  # (phases, C, n)
+    # Where brightness rises or falls across the images, phases differ by content alone.
+    slopes = [_gradient(local, axis) for axis in axes]
+    ramps = torch.stack([_ramp(slopes, phase, stride) for phase in phases])
+    differences = (values - mean - ramps)[inside].movedim(2, 1).flatten(2)  # (phases, C, n)
+    differences = differences - differences.mean(0)
     m = local[inside].movedim(1, 0).flatten(1)  # (C, n)
     alpha, center = differences.mean(2, keepdim=True), m.mean(1, keepdim=True)
     m = m - center
@@ -235,6 +241,19 @@ def equalize_(maps: Tensor, stride: tuple[int, ...], lattice: tuple[int, ...]) -
     for part, constant, slope in zip(parts, alpha, response, strict=True):
         change = torch.einsum("oc,bc...->bo...", slope, local) + constant.view(-1, *ones)
         part.sub_(change.to(part.dtype))
+
+
+def _ramp(slopes: list[Tensor], phase: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """How far the pixels of a phase lie above their cell's mean where brightness changes."""
+    each = zip(slopes, phase, stride, strict=True)
+    return sum(((r + 0.5) / s - 0.5) * slope for slope, r, s in each)
+
+
+def _gradient(maps: Tensor, axis: int) -> Tensor:
+    """Change from cell to cell along an axis; 0 where there is one cell."""
+    if maps.shape[axis] == 1:
+        return torch.zeros_like(maps)
+    return torch.gradient(maps, dim=axis)[0]
 
 
 def smooth(maps: Tensor, widths: Sequence[int]) -> Tensor:
