@@ -12,6 +12,7 @@ from gen.analysis.measure.result import Measurement
 
 MAIN_SHARE = 0.5
 DIFFERENT = 0.25  # shares of two ways that differ by more are both shown
+MIN_CHANGE = 1.0  # dB: layers that lower a level by less are named only where no other does
 WEAK = 0.01  # a p-value above it: detected, but hardly
 AGAIN = "train again with --upsample balanced, or with nearest enlargement and a convolution"
 
@@ -87,7 +88,8 @@ def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: B
     if not causes:
         return f"{head}: {_advise_without_cause(trace)}"
     shares = blame.periods.get(period, ())
-    named = [s for s in shares if any(way.is_cause for way in s.ways.values())]
+    certain = [s for s in shares if any(way.is_cause for way in s.ways.values())]
+    named = [s for s in certain if _cause(s).balanced_db < -MIN_CHANGE] or certain
     against = [s for s in shares if s not in named and _compensates(s)]
     if named:
         return f"{head}: {_advise_named(named, against, trace)}"
@@ -97,7 +99,7 @@ def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: B
         return (
             f"{head}: can come from {_join(causes)}, but no balancing lowers it: the copies that "
             "enlarging leaves of edges and texture, or what the borders of maps print. Smoother "
-            "enlarging does: --antialias, or nearest enlargement and a convolution."
+            "enlarging does, such as --antialias or bilinear interpolation."
         )
     if found.p_value is not None and found.p_value > WEAK:
         return (

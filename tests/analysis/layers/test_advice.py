@@ -140,6 +140,15 @@ TABLE = {
         "3.0 dB (share 50 % [40, 60]) and inner",
         "training images",
     ),
+    "one layer, and one that hardly matters": (
+        situation(
+            {2: GRID},
+            [INNER, LAST],
+            [(LAST, DOWN, None), (INNER, share(0.1, -0.4, 0.05, 0.1), None)],
+        ),
+        "mostly last (transposed",
+        "shared by",
+    ),
     "layers that cancel": (
         situation(
             {2: GRID}, [INNER, LAST], [(LAST, share(1.8, 3.0), None), (INNER, UP, None)]
