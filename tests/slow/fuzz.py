@@ -124,6 +124,10 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
         buffer, weights = io.BytesIO(), ExampleGenerator((6, 8, 4, 3)).state_dict()
         torch.save(weights, buffer, _use_new_zipfile_serialization=zipped)
         yield f"{name}.pth", buffer.getvalue()
+    buffer = io.BytesIO()
+    nested = {f"generator.{key}": value for key, value in weights.items()}
+    torch.save({"epoch": 3, "state_dict": nested, "optimizer_states": [{}]}, buffer)
+    yield "nested.pth", buffer.getvalue()
 
 
 def exports(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -136,7 +140,7 @@ def exports(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Configurations, a measurement and a log."""
+    """Configurations, a measurement, a log, and the index of a sharded checkpoint."""
     from gen.analysis.measure.meter import measure
     from gen.config.run import MODELS, RunConfig
 
@@ -151,6 +155,8 @@ def texts(folder: Path) -> Iterator[tuple[str, bytes]]:
     ]
     rows = [{"step": s, "loss/vae": 0.5, **dict.fromkeys(names, 1.0)} for s in range(4)]
     yield "plain.log", "\n".join(map(json.dumps, rows)).encode()
+    places = {name: f"{name}.safetensors" for name in ("one", "two")}
+    yield "plain.index", json.dumps({"metadata": {"total_size": 8}, "weight_map": places}).encode()
 
 
 # Damage
@@ -445,26 +451,34 @@ def read_image(path: Path) -> str | None:
 
 
 def read_checkpoint(path: Path) -> str | None:
-    """Load a decoder as sample.py does, and a whole run as --resume does."""
+    """Load a decoder as sample.py does, a whole run as --resume does, and a network of others."""
     from gen.runs.checkpoint import CheckpointError
     from gen.runs.describe import describe_file
-    from gen.runs.open import load, load_checkpoint
+    from gen.runs.open import load, load_checkpoint, read_file
+    from gen.runs.weights import fill_network
+    from gen.system.errors import InputError
+    from tests.foreign_networks import ExampleGenerator
 
     looks = [
         lambda: load(path, device="cpu"),
         lambda: load_checkpoint(path),
         lambda: describe_file(path),
+        lambda: fill_network(ExampleGenerator((6, 8, 4, 3)), read_file(path)),
     ]
-    return _looked(looks, (CheckpointError,))
+    return _looked(looks, (CheckpointError, InputError))
 
 
 def read_text(path: Path) -> str | None:
-    """Read a configuration, a measurement to compare, or the log of a run."""
+    """Read a configuration, a measurement to compare, the log of a run, or shards by an index."""
     import click
+    import torch
+    from safetensors.torch import save_file
 
     from gen.analysis.report.history import describe_onset, draw_history, read_history
-    from gen.commands.compare import _measurement, table
+    from gen.commands.compare import _read_measurement, table
     from gen.commands.train import new_config
+    from gen.runs.checkpoint import CheckpointError
+    from gen.runs.open import read_file
     from gen.system.files import read_rows
 
     def configuration() -> None:
@@ -473,7 +487,7 @@ def read_text(path: Path) -> str | None:
     def measurement() -> None:
         as_json = path.with_suffix(".json")
         as_json.write_bytes(path.read_bytes())
-        table({"a": _measurement(as_json, 0, False)})
+        table({"a": _read_measurement(as_json)})
 
     def log() -> None:
         (path.parent / "metrics.jsonl").write_bytes(path.read_bytes())
@@ -483,8 +497,13 @@ def read_text(path: Path) -> str | None:
         if zlib.crc32(path.read_bytes()) % 50 == 0:  # slow
             draw_history(rows)
 
-    look = {".config": configuration, ".measurement": measurement, ".log": log}[path.suffix]
-    return _looked([look], (ValueError, click.UsageError))
+    def index() -> None:
+        for name in ("one", "two"):
+            save_file({name: torch.ones(1)}, path.with_name(f"{name}.safetensors"))
+        read_file(path)
+
+    looks = {".config": configuration, ".measurement": measurement, ".log": log, ".index": index}
+    return _looked([looks[path.suffix]], (ValueError, click.UsageError, CheckpointError))
 
 
 TARGETS: dict[str, tuple[Callable[[Path], Iterator[tuple[str, bytes]]], Reader, Any]] = {
