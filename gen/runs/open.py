@@ -130,10 +130,11 @@ def _read_shards(path: Path) -> dict[str, torch.Tensor]:
         files = read_index(path)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged index ({shorten(error)})") from error
+    there = {file.name for file in path.parent.iterdir() if file.is_file()}
     weights = {}
     for name, tensors in files.items():
         shard = path.parent / name
-        if not shard.exists():
+        if name not in there:  # also no name that a file can have
             raise CheckpointError(f"{path}: names {shorten(name)}, which is not in its folder")
         held = {} if format_of(shard) == INDEX else read_file(shard)
         if not isinstance(held, dict) or not all(

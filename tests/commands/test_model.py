@@ -1,7 +1,6 @@
 """`analyze.py model`, `repair` and `compare` on runs, on weights of others, on users' networks."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from gen.runs.checkpoint import run_checkpoints
 from gen.runs.folder import make_run_folder
 from gen.runs.open import find_checkpoint, load
 from gen.share.export import save_pretrained
+from tests.conftest import make_pipe
 from tests.equality import content_differences
 from tests.foreign_networks import ExampleGenerator
 
@@ -264,9 +264,8 @@ def test_repair_of_an_exported_folder_says_what_to_repair(finished, tmp_path):
     assert result.exit_code == 1 and "repair the run, then export it again" in result.stderr
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_pipes_in_the_place_of_texts_are_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.json")
+    make_pipe(tmp_path / "a.json")
     for command, *words in (
         [analyze.main, "compare", tmp_path / "a.json"],
         [train.main, "dcgan", "--config", tmp_path / "a.json"],

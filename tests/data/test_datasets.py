@@ -1,4 +1,3 @@
-import os
 import pickle
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from gen.data.arrays import _memory
 from gen.data.batches import batches
 from gen.data.datasets import DATASETS, BadImage, DataError, find_channels, load_dataset
 from gen.data.sources import resize_and_crop
-from tests.conftest import link
+from tests.conftest import link, make_pipe
 from tests.corpus import write_idx
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -559,18 +558,16 @@ def test_digests_of_arrays_masks_and_drawn_images(tmp_path):
     assert load("shapes", count=8).digest() == load("shapes", count=8).digest()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_a_digest_leaves_out_what_is_skipped(tmp_path):
     for index in range(3):
         save(tmp_path / f"{index}.png", random_images(8, 8, 3))
     (tmp_path / "1.png").unlink()
-    os.mkfifo(tmp_path / "1.png")
+    make_pipe(tmp_path / "1.png")
     assert len(load(tmp_path, skip_bad=True).digest()) == 64
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
 def test_arrays_that_are_pipes_are_not_waited_for(tmp_path, name):
-    os.mkfifo(tmp_path / name)
+    make_pipe(tmp_path / name)
     with pytest.raises(DataError, match=f"{name}: .*a pipe, device or socket, not a file"):
         load(tmp_path / name)

@@ -1,7 +1,6 @@
 """Torch files that take memory, time or trust are refused before torch reads them."""
 
 import io
-import os
 import pickle
 import resource
 import struct
@@ -18,7 +17,7 @@ import torch
 
 from gen.runs.checkpoint import CheckpointError
 from gen.runs.open import load, read_file, read_newest
-from tests.conftest import PATIENCE, ROOT
+from tests.conftest import PATIENCE, ROOT, make_pipe
 from tests.equality import content_differences
 from tests.foreign_networks import ExampleGenerator
 
@@ -302,9 +301,8 @@ def test_a_directory_of_names_is_bounded(tmp_path):
 # What is no file
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_pipes_and_devices_are_not_opened(finished, tmp_path, capsys):
-    os.mkfifo(tmp_path / "a.pt")
+    make_pipe(tmp_path / "a.pt")
     (tmp_path / "b.pt").symlink_to("/dev/zero")
     refused(tmp_path / "a.pt", "a pipe, device or socket, not a file")
     refused(tmp_path / "b.pt", "a pipe, device or socket, not a file")
@@ -312,15 +310,14 @@ def test_pipes_and_devices_are_not_opened(finished, tmp_path, capsys):
     (run / "checkpoints").mkdir(parents=True)
     whole = finished("dcgan") / "checkpoints" / "step-00000006.pt"
     (run / "checkpoints" / whole.name).symlink_to(whole)
-    os.mkfifo(run / "checkpoints" / "step-00000007.pt")
+    make_pipe(run / "checkpoints" / "step-00000007.pt")
     assert read_newest(run)[1]["step"] == 6
     assert "step-00000007.pt: a pipe, device or socket, not a file" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_links_that_change_meanwhile_never_hang_a_reader(file, tmp_path):
     """Another thread swaps a link between the file and a pipe as fast as it can."""
-    os.mkfifo(tmp_path / "pipe")
+    make_pipe(tmp_path / "pipe")
     link, done, results = tmp_path / "link.pt", threading.Event(), set()
     link.symlink_to(file)
 

@@ -142,6 +142,8 @@ def test_shards(tmp_path, suffix):
         (places | {"more": next(iter(parts))}, "does not hold the tensors"),
         (places | {"more": "../secret.bin"}, "is no name of a file in this folder"),
         (places | {"more": "absent.bin"}, "names absent.bin, which is not in its folder"),
+        (places | {"more": ""}, "names , which is not in its folder"),
+        (places | {"more": "é" * 1000}, "names é+…é+, which is not in its folder"),
         (places | {"more": index.name}, "does not hold the tensors"),
         ([], "no weight_map"),
     ):

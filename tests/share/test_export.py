@@ -1,7 +1,6 @@
 """Export: what is written is what is read, bit by bit; what is damaged or hostile is one line."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -35,7 +34,7 @@ from gen.share.card import command_line
 from gen.share.export import from_pretrained, save_pretrained
 from gen.system.files import atomic_folder
 from gen.training.loop import Trainer
-from tests.conftest import small_config
+from tests.conftest import make_pipe, small_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -408,11 +407,10 @@ def test_a_header_that_would_take_memory_is_refused(copy):
     refused(copy, "a header of 17825794 bytes")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_pipes_are_not_waited_for(copy, name):
     (copy / name).unlink()
-    os.mkfifo(copy / name)
+    make_pipe(copy / name)
     refused(copy, "no run of gen|a pipe, device or socket, not a file")
 
 

@@ -16,7 +16,7 @@ from gen.training.log import RunLog
 from gen.training.loop import Trainer, train_step
 from gen.training.metrics import Failure, FiniteCheck
 from gen.training.state import TrainingError
-from tests.conftest import file_size_limit, small_config
+from tests.conftest import file_size_limit, make_pipe, small_config
 
 NAN, INF = float("nan"), float("inf")
 
@@ -218,11 +218,10 @@ def test_rows_that_cannot_be_written_end_a_run_that_can_be_resumed(
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 2, 3, 4, 6]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
 def test_a_pipe_in_the_place_of_rows_ends_a_run_that_can_be_resumed(small_dataset, tmp_path):
     """To open it would wait for a reader, with every signal held back."""
     trainer = start(small_dataset, tmp_path)
-    os.mkfifo(tmp_path / "metrics.jsonl")
+    make_pipe(tmp_path / "metrics.jsonl")
     with pytest.raises(OSError, match="a pipe, device or socket, not a file"):
         trainer.run()
     assert status(tmp_path)["state"] == "failed"
