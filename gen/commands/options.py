@@ -301,8 +301,10 @@ def to_click_error(error: Exception) -> click.ClickException:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    elif isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+    elif _is_out_of_memory(error):
         text = f"out of memory; try fewer or smaller images at once ({text[:100]})"
+    elif "can't start new thread" in text:
+        text = "the system starts no more threads for this user; raise its limit (ulimit -u)"
     elif not hasattr(error, "exit_code"):
         text = (
             f"{type(error).__name__}: {text} (a bug in gen; --debug shows where: please report it)"
@@ -310,6 +312,12 @@ def to_click_error(error: Exception) -> click.ClickException:
     shown = click.ClickException(printable(text))
     shown.exit_code = getattr(error, "exit_code", 1)
     return shown
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch, CPU
 
 
 class ChoiceGroup(Program, click.Group):

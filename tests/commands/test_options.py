@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ import sample
 import train
 from gen.commands.export import export
 from gen.commands.main import MEASURING
+from gen.commands.options import to_click_error
 from gen.config.run import MODELS, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,3 +185,25 @@ def test_witnesses_in_real_processes(arguments):
     result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.count("Error: ") == 1 and "Traceback" not in result.stderr
+
+
+def fill_memory():
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def fill_threads():
+    before = threading.stack_size(1 << 46)
+    try:
+        threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a stack of any size is taken on POSIX only")
+@pytest.mark.parametrize(
+    ("exhaust", "said"), [(fill_memory, "out of memory"), (fill_threads, "no more threads")]
+)
+def test_a_machine_that_has_no_more_is_no_bug_of_ours(exhaust, said):
+    with pytest.raises(RuntimeError) as raised:
+        exhaust()
+    assert said in to_click_error(raised.value).message

@@ -294,7 +294,7 @@ def test_an_analysis_that_is_interrupted_leaves_no_report(finished, tmp_path):
     assert names_in(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders")
+@pytest.mark.skipif(os.name == "nt", reason="no devices in folders")
 @pytest.mark.parametrize("call", [open_regular, read_rows, lambda path: append(path, b"x")])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a pipe"])
 def test_what_is_no_file_is_neither_waited_for_nor_changed(call, kind, tmp_path):

@@ -1,6 +1,9 @@
 """stdout and stderr that break, in real processes and shells."""
 
+import contextlib
 import os
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +71,41 @@ def test_what_is_printed_never_goes_into_a_file(tmp_path):
     """A closed stderr gives its number to the next file that is opened."""
     shell(f"gen {LAYER} --json a.json 2>&- >&-)", tmp_path)
     assert (tmp_path / "a.json").read_text().startswith("{")
+
+
+def test_a_narrow_terminal_that_knows_no_escapes(tmp_path):
+    pty = pytest.importorskip("pty")
+    import fcntl
+    import termios
+
+    held, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    names = {"TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "gen", *TRAIN.split(), "runs"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, stdout=terminal, stderr=terminal,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | names,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other side is closed
+        while part := os.read(held, 4096):
+            shown += part
+    os.close(held)
+    assert process.wait() == 0 and b"\x1b" not in shown
+    bars = [part for part in re.split("[\r\n]+", shown.decode()) if "%|" in part]
+    assert len(bars) >= 2 and max(map(len, bars)) <= 20
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(given, tmp_path):
+    """OpenMP prints its settings when torch is imported."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT)}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    words = [sys.executable, "-m", "gen", "inspect", str(tmp_path / "absent")]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    shown = re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", result.stderr)
+    if not shown:
+        pytest.skip("this torch is without OpenMP, or it shows no settings")
+    assert set(shown) == {given or "PASSIVE"}
