@@ -31,7 +31,7 @@ from gen.models.decoder import Decoder
 from gen.models.kinds import UPSAMPLERS
 
 from gen.analysis.layers.blame import Amplitudes, Blame, Layer, blame, generate
-from gen.analysis.layers.repair import Weights, _find_parameters, _Trials, repair, replaced
+from gen.analysis.layers.repair import Trials, Weights, find_parameters, repair, replaced
 from gen.analysis.layers.steps import find_layers, list_periods
 from gen.data.datasets import load_dataset
 from gen.system.errors import InputError
@@ -130,7 +130,7 @@ def changed(case: Case, layer: Layer, inputs: Any, way: str, periods: Any) -> di
     after = None
     if way == "weights":
         try:
-            names = _find_parameters(case.network, layer)
+            names = find_parameters(case.network, layer)
         except InputError:
             pass  # computed weights: the counterfactual is all that there is
         else:
@@ -179,7 +179,7 @@ def judge(case: Case, inputs: Any, fresh: Any, periods: Any) -> tuple[str, bool,
     if found.refused:
         return f"refused: {found.refused}"[:90], False, False
     weights: Weights = found.weights
-    trial = _Trials(case.network, fresh, periods, case.value_range, 64).run(weights)
+    trial = Trials(case.network, fresh, periods, case.value_range, 64).run(weights)
     grown = [p for p, change in trial.changes.items() if change.growth]
     period = found.layer.period
     levels = [found.before, found.after, trial.after]

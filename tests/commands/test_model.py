@@ -303,3 +303,30 @@ def test_the_folder_of_a_run_has_a_short_printable_name(tmp_path):
     for name in ("dcgan-" + "é" * 250, "dcgan-a\x1b\n\udcff", "dcgan-" + "\U0001f600" * 200):
         folder = make_run_folder(tmp_path, name)
         assert folder.name.isprintable() and len(folder.name.encode()) < 255
+
+
+def test_a_repaired_file_keeps_its_keys_types_and_format(uneven, tmp_path):
+    """A bundle of halves with last and averaged weights, and safetensors with metadata."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    weights = torch.load(uneven, weights_only=True)
+    halves = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
+    last = {name: v + 1 if v.is_floating_point() else v for name, v in halves.items()}
+    bundle = {"g": last, "g_ema": {f"module.{n}": v for n, v in halves.items()}, "step": 7}
+    torch.save(bundle, tmp_path / "a.pt")
+    save_file(weights, tmp_path / "b.safetensors", {"made": "here"})
+    given = ["--num", 128, "--periods", "2"]
+    for file, options in (("a.pt", ["--key", "g_ema"]), ("b.safetensors", [])):
+        out = tmp_path / f"new-{file}"
+        result = run("repair", tmp_path / file, *options, "-o", out, *given)
+        assert result.exit_code == 0, result.output
+    new = torch.load(tmp_path / "new-a.pt", weights_only=True)
+    changed = [n for n, v in bundle["g_ema"].items() if not torch.equal(new["g_ema"][n], v)]
+    assert changed == ["module.main.6.weight"] and new["step"] == 7
+    assert {n: v.dtype for n, v in new["g_ema"].items()} == {
+        n: v.dtype for n, v in bundle["g_ema"].items()
+    }
+    assert all(torch.equal(new["g"][n], v) for n, v in last.items()) and [*new] == [*bundle]
+    with safe_open(tmp_path / "new-b.safetensors", "pt") as file:
+        assert file.metadata() == {"made": "here"} and {*file.keys()} == {*weights}

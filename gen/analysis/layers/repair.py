@@ -186,12 +186,12 @@ def repair(
         raise InputError(f"repair has {len(inputs)} inputs; it takes at least {LEAST}")
     layers, notes, _ = find_layers(network, inputs[:2])
     layer = _last_balanceable(layers, notes)
-    names = _find_parameters(network, layer)
+    names = find_parameters(network, layer)
     period = layer.period
     watched = sorted({*list_periods(layers, periods), period})
     chosen, judged = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
 
-    trials = _Trials(network, chosen, watched, value_range, batch_size)
+    trials = Trials(network, chosen, watched, value_range, batch_size)
     present = trials.before.periods[period]
     if present.undefined:
         raise InputError(f"{layer.name}: its period cannot be measured: {present.undefined}")
@@ -207,7 +207,7 @@ def repair(
             break
     _, rank, balanced = best
 
-    trials = _Trials(network, judged, watched, value_range, batch_size)
+    trials = Trials(network, judged, watched, value_range, batch_size)
     trial = trials.run(balanced)
     return Repair(
         layer=layer,
@@ -225,7 +225,7 @@ def repair(
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """What some weights do: measurement, paired change by period, power of all changes, PSNR."""
 
     after: Measurement
@@ -259,7 +259,7 @@ class _Trial:
         return None
 
 
-class _Trials:
+class Trials:
     """Images of some inputs with the network as it is, and with other weights."""
 
     def __init__(
@@ -276,7 +276,7 @@ class _Trials:
         self.plain = self.reading(generate(network, inputs, batch_size))
         self.before = self.reading.total.compute()
 
-    def run(self, weights: Weights) -> _Trial:
+    def run(self, weights: Weights) -> Trial:
         """The same inputs with other weights."""
         squares, count = torch.zeros((), dtype=torch.float64), 0
 
@@ -302,7 +302,7 @@ class _Trials:
             for line in lines
             if min(line.line.p_value, line.replica.p_value) < SIGNIFICANT / (2 * len(lines))
         }
-        return _Trial(
+        return Trial(
             after=after,
             changes=paired_changes(
                 self.plain, repaired, np.array(self.reading.period), self.reading.line, found
@@ -363,7 +363,7 @@ def paired_changes(
     return changes
 
 
-def refuse(before: Measurement, trial: _Trial, period: int) -> str | None:
+def refuse(before: Measurement, trial: Trial, period: int) -> str | None:
     """Why the network is better left as it is, or None."""
     if not before.periods[period].detected:
         return f"{before.verdict(period).rstrip('.')}: nothing to repair"
@@ -386,7 +386,7 @@ def _last_balanceable(layers: list[Layer], notes: list[str]) -> Layer:
     raise InputError(f"no enlarging layer to balance ({'; '.join(reasons) or 'there is none'})")
 
 
-def _find_parameters(network: nn.Module, layer: Layer) -> list[str]:
+def find_parameters(network: nn.Module, layer: Layer) -> list[str]:
     """Names of the parameters that hold the layer's weight and, if that differs by phase, bias."""
     names = []
     for value in filter(lambda v: v is not None, (layer.weight, layer.bias)):
