@@ -1,6 +1,6 @@
 """Print how well grids are explained and repaired: every figure next to what it should be.
 
-    python benchmarks/accuracy/explain.py               all tables, about 15 minutes on one core
+    python benchmarks/accuracy/explain.py               all tables, about 6 minutes on one core
     python benchmarks/accuracy/explain.py --only marked  one table: marked, predicted
 
 *marked*: random networks of three layers of which one was made uneven; blame must name it.

@@ -95,30 +95,49 @@ def explain_model(
         }
         write_json(plain, json_file)
     if report:
-        from gen.analysis.report.history import draw_history
-        from gen.analysis.report.html import Picture, Section, write_report
-        from gen.analysis.report.layers import GLOSSARY, layers_table, shares_table
-        from gen.analysis.report.summary import model_steps
-
-        pictures = []
-        if history:
-            alt = "Level per period over training steps"
-            caption = (
-                "<strong>Since when.</strong> Level of each period at every snapshot. Dots: "
-                "detected; dashed: detection limit; dotted: imbalance of the last enlarging layer."
-            )
-            pictures.append(Picture("history.png", draw_history(history), alt, caption))
-        tables = [layers_table(traced), shares_table(blamed)]
-        section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
-        steps = model_steps(words, spell_network(path, network), _train_again(opened))
-        low, high = value_range
-        thumbnails = ((first - low) * (255 / (high - low))).round().clamp(0, 255)
-        write_report(
-            measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
-            own_command(), (section,), steps,
-        )  # fmt: skip
-        say(f"Report: {report / 'index.html'}")
+        command = spell_network(path, network)
+        page = {"history": history, "since": since, "words": words, "command": command}
+        _write_page(report, opened, measurement, first, traced, blamed, **page)
     gate.judge({opened.name: measurement})
+
+
+def _write_page(
+    report: Path,
+    opened: LoadedNetwork,
+    measurement: Measurement,
+    first: Tensor,
+    traced: Trace,
+    blamed: Blame,
+    *,
+    history: list[dict[str, Any]],
+    since: list[str],
+    words: list[str],
+    command: str,
+) -> None:
+    """Write the HTML page."""
+    from gen.analysis.report.history import draw_history
+    from gen.analysis.report.html import Picture, Section, write_report
+    from gen.analysis.report.layers import GLOSSARY, layers_table, shares_table
+    from gen.analysis.report.summary import model_steps
+
+    pictures = []
+    if history:
+        alt = "Level per period over training steps"
+        caption = (
+            "<strong>Since when.</strong> Level of each period at every snapshot. Dots: "
+            "detected; dashed: detection limit; dotted: imbalance of the last enlarging layer."
+        )
+        pictures.append(Picture("history.png", draw_history(history), alt, caption))
+    tables = [layers_table(traced), shares_table(blamed)]
+    section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
+    steps = model_steps(words, command, _train_again(opened))
+    low, high = opened.value_range
+    thumbnails = ((first - low) * (255 / (high - low))).round().clamp(0, 255)
+    write_report(
+        measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
+        own_command(), (section,), steps,
+    )  # fmt: skip
+    say(f"Report: {report / 'index.html'}")
 
 
 def _train_again(opened: LoadedNetwork) -> str:

@@ -196,16 +196,11 @@ def repair(
     if present.undefined:
         raise InputError(f"{layer.name}: its period cannot be measured: {present.undefined}")
     target = level(trials.before, period) - DEFAULT_REDUCTION if target_dbc is None else target_dbc
-    best = None
-    for rank, projector, scale in _candidates(network, layer, chosen, batch_size):
-        balanced = dict(zip(names, _toward(layer, projector, scale), strict=False))
-        trial = trials.run(balanced)
-        worse = trial.refusal is not None, max(target, level(trial.after, period)), rank
-        if best is None or worse < best[0]:
-            best = worse, rank, balanced
-        if worse[:2] == (False, target):
-            break
-    _, rank, balanced = best
+    candidates = (
+        (rank, dict(zip(names, _toward(layer, projector, scale), strict=False)))
+        for rank, projector, scale in _candidates(network, layer, chosen, batch_size)
+    )
+    rank, balanced = _choose(candidates, trials, target, period)
 
     trials = Trials(network, judged, watched, value_range, batch_size)
     trial = trials.run(balanced)
@@ -222,6 +217,21 @@ def repair(
         psnr_db=trial.psnr_db,
         refused=refuse(trials.before, trial, period),
     )
+
+
+def _choose(
+    candidates: Iterator[tuple[int, Weights]], trials: Trials, target: float, period: int
+) -> tuple[int, Weights]:
+    """The first candidate that meets the target and is not refused, or the best."""
+    best = None
+    for rank, weights in candidates:
+        trial = trials.run(weights)
+        worse = trial.refusal is not None, max(target, level(trial.after, period)), rank
+        if best is None or worse < best[0]:
+            best = worse, rank, weights
+        if worse[:2] == (False, target):
+            break
+    return best[1:]
 
 
 @dataclass(frozen=True)
