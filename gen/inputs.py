@@ -39,6 +39,7 @@ from gen.sampling.builders import (
 )
 from gen.sampling.crops import draw_crops
 from gen.sampling.samples import Samples
+from gen.system.device import pick_device
 from gen.system.errors import InputError
 
 
@@ -153,24 +154,13 @@ def open_network(
             wanted.
         CheckpointError: as `gen.runs.open.load`.
     """
-    from gen.system.device import pick_device
-
-    if sum(source is not None for source in (factory, script, diffusers)) > 1:
-        raise InputError("--factory, --script, and --diffusers exclude each other")
-    own, read, notes = factory or script or diffusers, None, []
-    place = pick_device(device)
-    if not own and path is None:
-        raise InputError(
-            "name a run or checkpoint, or a network by --factory, --script, or --diffusers"
-        )
-    program, is_code = None, factory or (script and ":" in Path(script).name)
-    if is_code:
+    own = _check_source(path, factory, script, diffusers)
+    place, read, notes, program = pick_device(device), None, [], None
+    if factory or (script and ":" in Path(script).name):
         network, draw = build_from_code(factory or script, not factory, path, key)
     elif script:
         network, draw = build_from_program(Path(script))
-        program = "ONNX" if isinstance(network, OnnxNetwork) else "TorchScript"
-        if program == "ONNX":
-            notes = [f"{script}: an ONNX graph; it makes images, and its layers are not seen"]
+        program, notes = _about_program(network, script)
     elif diffusers:
         network, draw = build_from_diffusers(diffusers, images=inputs is not None)
     else:
@@ -191,6 +181,25 @@ def open_network(
         name=name, adapted=adapted, draw=draw, value_range=value_range, read=read,
         notes=tuple(notes), program=program,
     )  # fmt: skip
+
+
+def _check_source(path: str | None, *given: str | Path | None) -> str | Path | None:
+    """What names the user's own network, or None; raises InputError unless one source is given."""
+    named = [source for source in given if source is not None]
+    if len(named) > 1:
+        raise InputError("--factory, --script, and --diffusers exclude each other")
+    if not named and path is None:
+        raise InputError(
+            "name a run or checkpoint, or a network by --factory, --script, or --diffusers"
+        )
+    return named[0] if named else None
+
+
+def _about_program(network: nn.Module, script: str) -> tuple[str, list[str]]:
+    """Its kind, and what the user should know of it."""
+    if not isinstance(network, OnnxNetwork):
+        return "TorchScript", []
+    return "ONNX", [f"{script}: an ONNX graph; it makes images, and its layers are not seen"]
 
 
 def _adapt_to_images(
