@@ -262,7 +262,11 @@ def test_state_of_another_kind_is_one_line(checkpoint, tmp_path, part):
 def test_leftovers_of_a_killed_run_go_when_it_goes_on(finished_run, small_dataset, tmp_path):
     model, folder = finished_run
     run = shutil.copytree(folder, tmp_path / "run")
-    for name in (".config.json.x.tmp", "checkpoints/.step-00000006.pt.x.tmp", "samples/.a.x.tmp"):
+    for name in (
+        ".config.json.01ab23cd.tmp",
+        "checkpoints/.step-00000006.pt.01ab23cd.tmp",
+        "samples/.a.01ab23cd.tmp",
+    ):
         (run / name).write_bytes(b"half")
     trainer = Trainer(small_config(model), small_dataset, run)
     trainer.load(load_checkpoint(run))

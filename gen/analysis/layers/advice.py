@@ -14,6 +14,7 @@ MAIN_SHARE = 0.5
 DIFFERENT = 0.25  # shares of two ways that differ by more are both shown
 MIN_CHANGE = 1.0  # dB: layers that lower a level by less are named only where no other does
 WEAK = 0.01  # a p-value above it: detected, but hardly
+SMOOTHER = "Smoother enlarging lowers it, such as --antialias or bilinear interpolation."
 AGAIN = "train again with --upsample balanced, or with nearest enlargement and a convolution"
 
 
@@ -98,8 +99,7 @@ def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: B
     if blame.rest.get(period, 1.0) > MAIN_SHARE:
         return (
             f"{head}: can come from {_join(causes)}, but no balancing lowers it: the copies that "
-            "enlarging leaves of edges and texture, or what the borders of maps print. Smoother "
-            "enlarging does, such as --antialias or bilinear interpolation."
+            f"enlarging leaves of edges and texture, or what the borders of maps print. {SMOOTHER}"
         )
     if found.p_value is not None and found.p_value > WEAK:
         return (
@@ -137,6 +137,8 @@ def _advise_named(named: Sequence[LayerShare], against: Sequence[LayerShare], tr
     if against:
         others = [f"{s.layer.name} ({s.activations.balanced_db:+.1f} dB)" for s in against]
         text += f". Against it works {_join(others)}"
+    if {s.layer.kind for s in named} == {"resize"}:
+        return f"{text}. Interpolation has no weights to balance. {SMOOTHER}"
     if len(words) > 1:
         return f"{text}. To remove all of it, {AGAIN}. {_advise_layer(first, trace)}"
     return f"{text}. {_advise_layer(first, trace)}"

@@ -120,6 +120,11 @@ TABLE = {
         "mostly tokens (views, factor 8): balancing it alone lowers the level by 12.0 dB",
         "gen repair",
     ),
+    "interpolation": (
+        situation({2: GRID}, [NEAREST], [(NEAREST, DOWN, None)]),
+        "Interpolation has no weights to balance. Smoother enlarging lowers it",
+        "nearest enlargement",
+    ),
     "two ways that differ": (
         situation({2: GRID}, [LAST], [(LAST, DOWN, share(0.3, -2.0))]),
         "(share 90 % [80, 100]; by its weights the change is -2.0 dB)",
