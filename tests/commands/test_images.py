@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 import analyze
+from gen.analysis.measure import measure
 from gen.analysis.measure.result import Measurement, Period
+from gen.commands.gate import judge
 from tests.conftest import PATIENCE, link, make_pipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,20 +111,24 @@ def test_a_gate_without_proof_is_neither_passed_nor_failed(clean, tmp_path):
     assert_one_line(run(clean, "--junit", tmp_path / "a.xml"), 2, "--fail-above")
 
 
-def test_as_many_images_as_the_gate_asks_for_prove_it(tmp_path):
-    rng = np.random.default_rng(3)
-    np.save(tmp_path / "few.npy", to_bytes(smooth(64, channels=1, rng=rng)))
-    judged = ["--periods", 2, "--fail-above", -45]
-    said = run(tmp_path / "few.npy", *judged)
-    assert said.exit_code == 4
-    asked = int(re.search(r"about (.*) images", said.stderr)[1].replace(",", ""))
-    np.save(tmp_path / "more.npy", to_bytes(smooth(asked, channels=1, rng=rng)))
-    assert run(tmp_path / "more.npy", *judged).exit_code == 0
+def test_as_many_images_as_the_gate_asks_for_prove_it():
+    """In most sets; how near a set comes to its limit is chance."""
+    proven = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+
+        def verdict(count, rng=rng):
+            images = to_bytes(smooth(count, channels=1, rng=rng)).transpose(0, 3, 1, 2)
+            return next(judge("images", measure(images, (2,)), -45))
+
+        said = verdict(64)
+        assert said.outcome == "inconclusive"
+        asked = int(re.search(r"about (.*) images", said.words)[1].replace(",", ""))
+        proven += verdict(asked).outcome == "below"
+    assert proven >= 4
 
 
 def test_levels_that_are_mere_noise_are_not_held_against_a_model():
-    from gen.commands.gate import judge
-
     found = Period(level_dbc=-30.0, p_value=1e-9, detected=True, level_upper_dbc=-29.0)
     noise = Period(level_dbc=-20.0, p_value=0.5, level_upper_dbc=-18.0, detection_limit_dbc=-19.0)
     m = Measurement(9, (48, 48), 1, None, {2: found, 4: noise, 8: Period(undefined="why")}, ())
