@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -23,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Networks and images here are tiny: a second thread gains nothing, and waits on busy machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# `nohup` lets tests and the processes that they start ignore this one, as gen respects.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Seconds that a test waits for another process. Only a test that fails waits so long; a busy
 # machine may need minutes.

@@ -216,14 +216,13 @@ def test_analyze_measures_logit_maps(gridded, tmp_path):
     assert levels[0] == pytest.approx(levels[1], abs=1e-3)
 
 
-def test_analyze_explains_and_repairs_a_segmenter(gridded, tmp_path):
+def test_analyze_explains_a_segmenter_and_refuses_what_would_cost_more_than_it_repairs(
+    gridded, tmp_path
+):
     result = run(analyze, "model", gridded, "--num", 128, "--report", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert "mostly segmenter.enlarge.1" in result.output
     assert (tmp_path / "report" / "index.html").is_file()
     result = run(analyze, "repair", gridded, "--num", 128, "-o", tmp_path / "repaired.pt")
-    assert result.exit_code == 0, result.output
-    result = run(analyze, "images", tmp_path / "repaired.pt", "--num", 200, "--json", "-")
-    repaired = json.loads(result.stdout)["periods"]["2"]
-    result = run(analyze, "images", gridded, "--num", 200, "--json", "-")
-    assert repaired["level_upper_dbc"] < json.loads(result.stdout)["periods"]["2"]["level_dbc"] - 6
+    assert result.exit_code == 1 and "Refused: it would change the images by" in result.output
+    assert not (tmp_path / "repaired.pt").exists()
