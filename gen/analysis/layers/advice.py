@@ -146,6 +146,14 @@ def _advise_named(named: Sequence[LayerShare], against: Sequence[LayerShare], tr
 
 def _advise_cancelling(shares: Sequence[LayerShare]) -> str:
     ordered = sorted(shares, key=lambda s: -abs(s.activations.share))[:2]
+    first, second = (s.activations.share for s in ordered)
+    if first * second > 0 or abs(second) < DIFFERENT:
+        change = ordered[0].activations.balanced_db
+        return (
+            f"{100 * min(first, 1):.0f} % is the share of {ordered[0].layer.name}, but balancing "
+            f"it alone changes the level by {change:+.1f} dB, because the layers after it have "
+            f"learned to compensate. Repair cannot help; {AGAIN}."
+        )
     changes = [f"{s.activations.balanced_db:+.1f} dB for {s.layer.name}" for s in ordered]
     return (
         f"{_join([s.layer.name for s in ordered])} cancel each other: balancing one alone does not "

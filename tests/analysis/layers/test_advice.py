@@ -162,6 +162,16 @@ TABLE = {
         "last, +4.0 dB for inner). Repair cannot help",
         "180 %",
     ),
+    "a layer that later ones compensate": (
+        situation(
+            {4: GRID},
+            [INNER, LAST],
+            [(INNER, share(0.8, 7.0), None), (LAST, share(-0.01, 1.0, 0.1), None)],
+        ),
+        "80 % is the share of inner, but balancing it alone changes the level by +7.0 dB, because "
+        "the layers after it have learned to compensate. Repair cannot help; train again",
+        "cancel each other",
+    ),
     "no balancing lowers it": (
         situation({2: GRID}, [LAST], [(LAST, share(0.0, 0.1), None)], rest=0.97),
         "can come from last, but no balancing lowers it",
