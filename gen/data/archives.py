@@ -20,6 +20,10 @@ from gen.system.files import open_regular
 
 SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"})
 MAX_BYTES = 256 << 20  # of one member
+# What both libraries raise; the last two of numbers that fit no file.
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError
+)  # fmt: skip
 _COMPRESSED = "is no .zip and no uncompressed .tar; unpack it, or write one of these"
 
 
@@ -64,13 +68,15 @@ def list_members(path: Path) -> list[Member]:
     """
     try:
         with open_regular(path) as file:
-            found = _zip_members if zipfile.is_zipfile(file) else _tar_members
+            found = _zip_members if file.read(2) == b"PK" else _tar_members
             file.seek(0)
             members = [
                 Member(path, name, size, partial(read, path, *rest))
                 for name, size, read, *rest in found(file)
             ]
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except InputError:
+        raise
+    except _BROKEN as error:
         raise InputError(_COMPRESSED) from error
     names = [_checked(member.name) for member in members]
     if len(names) > len(set(names)):

@@ -113,3 +113,20 @@ def test_what_is_no_archive_is_one_line(tmp_path):
         list(open_stream(tmp_path / "c.tar", Selection()).batches)
     with pytest.raises(DataError, match=r"d\.zip: holds no images"):
         open_stream(pack(tmp_path / "d.zip", {"a.txt": b"x"}))
+
+
+def test_the_first_bytes_tell_the_kind(tmp_path):
+    """A .tar whose last member is a .zip ends as a .zip does."""
+    inner = pack(tmp_path / "labels.zip", {"a.txt": b"x"}).read_bytes()
+    path = pack(tmp_path / "a.tar", {"a.png": png(noise(8, 8)), "labels.zip": inner})
+    assert open_stream(path).count == 1
+
+
+def test_sizes_that_no_file_has_are_one_line(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.png")
+        info.pax_headers = {"size": str(2**80)}
+        archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("b.png"))
+    with pytest.raises(DataError, match=r"a\.tar: is no \.zip and no uncompressed \.tar"):
+        open_stream(tmp_path / "a.tar")

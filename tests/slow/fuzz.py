@@ -24,6 +24,7 @@ import resource
 import signal
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import warnings
@@ -97,6 +98,25 @@ def images() -> Iterator[tuple[str, bytes]]:
     buffer = io.BytesIO()
     np.savez(buffer, images=color[None], labels=np.array([2]))
     yield "labels.npz", buffer.getvalue()
+
+
+def archives() -> Iterator[tuple[str, bytes]]:
+    """Archives of four images in two folders, as .zip, stored and deflated, and as .tar."""
+    pictures = [(f"{n % 2}/{n}.png", dict(images())["rgb.png"]) for n in range(4)]
+    for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            for member, data in pictures:
+                archive.writestr(member, data)
+        yield f"{name}.zip", buffer.getvalue()
+    for name, layout in (("ustar", tarfile.USTAR_FORMAT), ("pax", tarfile.PAX_FORMAT)):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=layout) as archive:
+            for member, data in pictures:
+                info = tarfile.TarInfo("ü" * (name == "pax") + member)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        yield f"{name}.tar", buffer.getvalue()
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -396,6 +416,24 @@ def damage_fields(data: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
+def damage_archive(data: bytes, rng: random.Random) -> bytes:
+    """Change fields of a tar header, with a checksum that fits again; zips as `damage_inside`."""
+    if data.startswith(b"PK"):
+        return damage_inside(data, rng)
+    content = bytearray(data)
+    heads = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    for at in rng.sample(heads, min(len(heads), rng.choice((1, 1, 2)))):
+        first, length = rng.choice(
+            ((0, 100), (100, 8), (124, 12), (156, 1), (157, 100), (345, 155))
+        )
+        values = b"../x", b"/etc/passwd", b"77777777777", b"-1", b"5", b"2", b"x", b"L", b"S", b"0"
+        value = rng.choice((*values, b"a" * length, rng.randbytes(length), b"\x80" + b"\xff" * 11))
+        content[at + first : at + first + length] = value[:length].ljust(length, b"\0")
+        content[at + 148 : at + 156] = b" " * 8
+        content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
+    return bytes(content)
+
+
 def damage_values(data: bytes, rng: random.Random) -> bytes:
     """Put hostile values, or values from elsewhere, into places of a JSON text; or drop some."""
     lines = data.decode().split("\n")
@@ -448,6 +486,19 @@ def read_image(path: Path) -> str | None:
 
     others = [lambda: check(path, max_pixels=1 << 20), lambda: read_headers(path)]
     return _looked([array] if path.suffix in (".npy", ".npz") else [pixels, *others], (DataError,))
+
+
+def read_archive(path: Path) -> str | None:
+    """Read all images of an archive."""
+    from gen.data.decode import DataError
+    from gen.data.stream import Selection, open_stream
+    from gen.system.errors import InputError
+
+    def read() -> None:
+        for batch in open_stream(path, Selection(max_pixels=1 << 20, workers=1)).batches:
+            assert 0 <= batch.min() <= batch.max() <= 255, "levels outside 0 … 255"
+
+    return _looked([read], (DataError, InputError, OSError))
 
 
 def read_checkpoint(path: Path) -> str | None:
@@ -508,6 +559,7 @@ def read_text(path: Path) -> str | None:
 
 TARGETS: dict[str, tuple[Callable[[Path], Iterator[tuple[str, bytes]]], Reader, Any]] = {
     "decode": (lambda _: images(), read_image, damage_inside),
+    "archive": (lambda _: archives(), read_archive, damage_archive),
     "checkpoint": (checkpoints, read_checkpoint, damage_inside),
     "safetensors": (exports, read_checkpoint, damage_inside),
     "json": (texts, read_text, damage_values),
