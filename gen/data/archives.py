@@ -89,6 +89,8 @@ def list_members(path: Path) -> list[Member]:
 
 def _checked(name: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
+    if not path.name:
+        raise InputError("holds a file without a name; write it with one")
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
         raise InputError(f"holds {name}, a name outside the archive; write it with relative names")
     return path
@@ -98,7 +100,7 @@ def _zip_members(file: BinaryIO) -> Iterator[tuple[Any, ...]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     for info in members:
-        if info.is_dir():
+        if info.filename.endswith("/"):  # `is_dir` fails for a name of no characters
             continue
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise InputError(f"holds {info.filename}, a link or device; only files are read")

@@ -130,3 +130,9 @@ def test_sizes_that_no_file_has_are_one_line(tmp_path):
         archive.addfile(tarfile.TarInfo("b.png"))
     with pytest.raises(DataError, match=r"a\.tar: is no \.zip and no uncompressed \.tar"):
         open_stream(tmp_path / "a.tar")
+
+
+def test_a_file_without_a_name_is_one_line(tmp_path):
+    path = pack(tmp_path / "a.zip", {"": png(noise(8, 8))})
+    with pytest.raises(DataError, match=r"a\.zip: holds a file without a name"):
+        open_stream(path)

@@ -150,9 +150,9 @@ def _advise_cancelling(shares: Sequence[LayerShare]) -> str:
     if first * second > 0 or abs(second) < DIFFERENT:
         change = ordered[0].activations.balanced_db
         return (
-            f"{100 * min(first, 1):.0f} % is the share of {ordered[0].layer.name}, but balancing "
-            f"it alone changes the level by {change:+.1f} dB, because the layers after it have "
-            f"learned to compensate. Repair cannot help; {AGAIN}."
+            f"{ordered[0].layer.name} has the largest share, but balancing it alone changes the "
+            f"level by {change:+.1f} dB, because parts of the grid cancel each other. Repair "
+            f"cannot help; {AGAIN}."
         )
     changes = [f"{s.activations.balanced_db:+.1f} dB for {s.layer.name}" for s in ordered]
     return (

@@ -162,15 +162,15 @@ TABLE = {
         "last, +4.0 dB for inner). Repair cannot help",
         "180 %",
     ),
-    "a layer that later ones compensate": (
+    "a layer that others compensate": (
         situation(
             {4: GRID},
             [INNER, LAST],
             [(INNER, share(0.8, 7.0), None), (LAST, share(-0.01, 1.0, 0.1), None)],
         ),
-        "80 % is the share of inner, but balancing it alone changes the level by +7.0 dB, because "
-        "the layers after it have learned to compensate. Repair cannot help; train again",
-        "cancel each other",
+        "inner has the largest share, but balancing it alone changes the level by +7.0 dB, because "
+        "parts of the grid cancel each other. Repair cannot help; train again",
+        "inner and last cancel",
     ),
     "no balancing lowers it": (
         situation({2: GRID}, [LAST], [(LAST, share(0.0, 0.1), None)], rest=0.97),
