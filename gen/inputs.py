@@ -282,7 +282,7 @@ def open_images(
         opened = open_network(str(paths[0]) if paths else None, **network)
         stream = opened.stream(min(num, selection.max_images or num), selection.part)
         stream.notes.extend(opened.notes)
-        stream.periods = _periods(opened.network, opened.draw(2))
+        stream.periods = lambda: _periods(opened.network, opened.draw(2))
         return stream
     runs = [path for path in paths if not is_archive(path) and holds_network(path)]
     if runs and len(paths) > 1:
@@ -328,7 +328,10 @@ def _open_samples(path: Path, selection: Selection, num: int, inputs: Path | Non
     shape = tuple(sample_images(run.decoder, [0]).shape[1:])
     seeds = range(number)[selection.part(number)]
     samples = (batch.numpy() for batch in sample_batches(run.decoder, seeds))
-    periods = _periods(run.decoder, draw_inputs(run.decoder, range(2)))
+
+    def periods() -> tuple[int, ...]:
+        return _periods(run.decoder, draw_inputs(run.decoder, range(2)))
+
     return ImageStream(shape, number, samples, periods=periods)
 
 

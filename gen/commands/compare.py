@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,8 +162,7 @@ def cell(period: Period | None) -> str:
         return "-"
     if period.undefined:
         return "undefined"
-    level = period.level_dbc if period.level_dbc is not None else period.level_upper_dbc
-    shown = level if period.detected else period.detection_limit_dbc
+    shown = period.reading_dbc if period.detected else period.detection_limit_dbc
     number = "-" if shown is None else f"{shown:.1f}"
     return f"{number} *" if period.detected else f"< {number}"
 
@@ -190,7 +188,7 @@ def draw(measured: dict[str, Measurement]) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.report.figures import PERIOD_COLORS, STYLE
+    from gen.analysis.report.figures import PERIOD_COLORS, STYLE, to_png
 
     sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
     periods = sorted({period for found in sets for period in found})
@@ -224,9 +222,7 @@ def draw(measured: dict[str, Measurement]) -> bytes:
         axes.grid(axis="x", color="#E8EAED")
         if periods:
             figure.legend(loc="outside upper center", ncols=len(periods), handletextpad=0.1)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
+        return to_png(figure, 150)
 
 
 compare = Command(

@@ -61,7 +61,7 @@ def measure_path(
         most=least_block(periods or PERIODS),
     )
     stream = open_images(paths, selection, num, inputs, network)
-    periods = periods or stream.periods or PERIODS
+    periods = periods or stream.periods() or PERIODS
     channels, *size = stream.shape
     pictures = pictures or reference is not None
     block = tuple(size) if stream.several else None

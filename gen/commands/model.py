@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from gen.sampling.adapt import Inputs
 
 TRACED = 256  # inputs whose maps inside the network are measured
-THUMBNAILS = 24
 
 
 def source_options() -> list[click.Parameter]:
@@ -159,6 +158,7 @@ def _measure(
 
     from gen.analysis.layers.calls import batches, run_network
     from gen.analysis.measure.meter import Meter
+    from gen.commands.measuring import THUMBNAILS
 
     meter, first = Meter(periods, opened.value_range, pictures), []
     for batch in batches(inputs, opened.adapted.batch_size):

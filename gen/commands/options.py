@@ -25,6 +25,8 @@ from gen.system.signals import interruptible
 from gen.system.streams import guarded_streams
 from gen.system.text import printable
 
+SCRIPTS = ("train.py", "sample.py", "analyze.py")  # of a checkout
+
 
 class Parsed(click.ParamType):
     """A text that `parse` makes a value of; its ValueError is the usage error."""
@@ -137,7 +139,7 @@ def grouped(group: str, *names: str, **settings: Any) -> GroupedOption:
 def invocation(command: str) -> str:
     """`sample RUN` → `gen sample RUN`, or `python sample.py RUN` where a checkout's script runs."""
     script, name = Path(sys.argv[0]).name, command.partition(" ")[0]
-    if script not in ("train.py", "sample.py", "analyze.py") or name in ("export", "demo"):
+    if script not in SCRIPTS or name in ("export", "demo"):
         return f"gen {command}"
     return (
         f"python {command.replace(' ', '.py ', 1)}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gen.commands.options import SCRIPTS
 from gen.system import distributed
 from gen.system.text import printable
 
@@ -27,7 +28,7 @@ def say(text: object, err: bool = True) -> None:
 def own_command() -> str:
     """The command that was called, as it can be typed again."""
     script = Path(sys.argv[0]).name
-    start = ["python", script] if script in ("train.py", "sample.py", "analyze.py") else ["gen"]
+    start = ["python", script] if script in SCRIPTS else ["gen"]
     return shlex.join([*start, *sys.argv[1:]])
 
 

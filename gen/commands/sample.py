@@ -38,7 +38,6 @@ TAKES: dict[str, tuple[str, ...]] = {
     "reconstruct": ANY,
     "images": ("outdir",),
 }
-OF_OTHERS = ("script", "factory", "diffusers", "key", "inputs", "crop", "value_range")
 NEEDS = {"format": ("outdir",), "fps": ("gif", "walk")}
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -75,7 +74,7 @@ def draw(
     source: str | None, ema: bool, batch_size: int | None, device: str, **options: Any
 ) -> None:
     """Load, draw, write."""
-    others = {name: options.pop(name) for name in OF_OTHERS}
+    others = {name: options.pop(name) for name in (option.name for option in network_options())}
     kind = check_options(options)
     if others["script"] or others["factory"] or others["diffusers"]:
         draw_others(source, kind, options, {**others, "batch_size": batch_size, "device": device})

@@ -60,7 +60,8 @@ class ImageStream:
         left_out: Images that are not taken; complete when the batches are used up.
         notes: What else is to be said, such as the scale taken; one line each.
         several: The images have several sizes, each batch one of them.
-        periods: Periods in pixels that a network which makes them can leave; empty for others.
+        periods: Finds the periods in pixels that a network which makes them can leave, which takes
+            a pass of it; none for others.
     """
 
     shape: tuple[int, int, int]
@@ -70,7 +71,7 @@ class ImageStream:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     several: bool = False
-    periods: tuple[int, ...] = ()
+    periods: Callable[[], tuple[int, ...]] = tuple
 
     def __post_init__(self) -> None:
         self.found = self.found or self.count

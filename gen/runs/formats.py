@@ -14,7 +14,7 @@ PUBLISHED = (
     "model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors",
     "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a file of torch before 1.6
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a file of torch before 1.6
 _MAX_HEADER = 100 << 20  # bytes; what safetensors itself reads
 
 _SCRIPT = "build its network with --script FILE.py:FUNCTION"
@@ -31,7 +31,7 @@ FOREIGN = {
     "HTML": "holds an HTML page; the download failed",
 }  # fmt: skip
 _STARTS = {
-    _LEGACY: TORCH,
+    LEGACY: TORCH,
     b"\x80": "pickle",
     b"version https://git-lfs": "LFS",
     b"\x89HDF\r\n\x1a\n": "HDF5",

@@ -21,12 +21,12 @@ from struct import pack, unpack
 from types import SimpleNamespace
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
+from gen.runs.formats import LEGACY
 from gen.system.errors import GenError
 
 _DIRECTORY, _PICKLE = 32 << 20, 4 << 20  # bytes of the largest table of contents and pickle
 _DEPTH, _DIMENSIONS, _TENSORS = 32, 8, 100_000
 _MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
-_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 _WIDTHS = {  # storage type → bytes of a value
     "Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2,
     "Char": 1, "Byte": 1, "Bool": 1,
@@ -92,7 +92,7 @@ def check_torch_file(file: BinaryIO) -> None:
     if start.startswith(b"PK\3\4"):
         _check_archive(file, size)
         return
-    require(start.startswith(_MAGIC), "neither a zip archive nor an older file of torch")
+    require(start.startswith(LEGACY), "neither a zip archive nor an older file of torch")
     pickles, claimed = io.BytesIO(start), {}
     for _ in range(5):  # magic number, version, system, content, keys of the storages
         _Reader(pickles, claimed.__setitem__, size).load()

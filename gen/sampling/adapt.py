@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.system.errors import InputError
-from gen.system.text import shorten
+from gen.system.text import describe_error, shorten
 
 IMAGES = ("sample", "samples", "images", "image", "out", "output", "fake", "reconstruction")
 LATENTS = ("latent", "latent_dim", "latent_size", "z_dim", "zdim", "nz")
@@ -285,10 +285,9 @@ def _run(network: nn.Module, inputs: Inputs) -> Tensor:
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises
-        text = f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
         raise InputError(
-            f"failed on {given} ({text}); give it what it takes: return (network, draw) where "
-            "draw(n) gives n inputs, or show it images by --inputs and --crop"
+            f"failed on {given} ({describe_error(error)}); give it what it takes: return "
+            "(network, draw) where draw(n) gives n inputs, or show it images by --inputs and --crop"
         ) from error
     if not images.numel() or len(images) % len(inputs):
         raise InputError(f"returned {describe(images)} for {len(inputs)} inputs; it must {_WANTED}")

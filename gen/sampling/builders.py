@@ -26,7 +26,7 @@ from gen.sampling.adapt import LATENTS, CallableNetwork, Inputs, collect
 from gen.sampling.seeds import draw_latents
 from gen.system.errors import GenError, InputError
 from gen.system.files import read_regular
-from gen.system.text import shorten
+from gen.system.text import describe_error, shorten
 
 Draw = Callable[[int], Inputs]
 
@@ -327,8 +327,9 @@ def build_from_diffusers(folder: Path, images: bool) -> tuple[nn.Module, Draw | 
         side = int(config.get("sample_size") or 256) >> len(model.config.block_out_channels) - 1
         channels = model.config.latent_channels
     except Exception as error:  # whatever diffusers raises for a folder that is not sound
-        text = f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
-        raise InputError(f"--diffusers {folder}: cannot be read ({text})") from error
+        raise InputError(
+            f"--diffusers {folder}: cannot be read ({describe_error(error)})"
+        ) from error
 
     def take(rows: Sequence[int]) -> tuple[Tensor, ...]:
         return (draw_latents(rows, channels * side**2).view(-1, channels, side, side),)

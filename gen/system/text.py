@@ -38,6 +38,11 @@ def shorten(text: object, most: int = 80) -> str:
     return shown if len(shown) <= most else f"{shown[:head]}…{shown[head + 1 - most :]}"
 
 
+def describe_error(error: Exception) -> str:
+    """Kind and message of what other people's code raised, in one short line."""
+    return f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
+
+
 def markdown(text: object) -> str:
     """A text as Markdown shows it: nothing in it is markup or HTML."""
     shown = html.escape(printable(text), quote=False)

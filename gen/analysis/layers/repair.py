@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gen.analysis.layers.blame import Amplitudes, block_batches, can_balance, generate
+from gen.analysis.layers.blame import LEAST, Amplitudes, block_batches, can_balance, generate
 from gen.analysis.layers.calls import BATCH, CallInterceptor, batches, run_network
 from gen.analysis.layers.phases import decibels
 from gen.analysis.layers.steps import Layer, find_layers, list_periods
@@ -43,7 +43,6 @@ MIN_CHANGE = 1.0  # dB: less is no improvement
 # What lines gain does not matter below both: a share of the power removed, and dB of their period.
 NEGLIGIBLE = 0.01
 MAX_GROWTH = 0.5
-LEAST = 64  # inputs
 Weights = dict[str, Tensor]  # parameter → values
 
 
@@ -144,7 +143,7 @@ def level(measurement: Measurement, period: int) -> float:
     found = measurement.periods[period]
     if found.undefined:
         return -math.inf
-    return found.level_upper_dbc if found.level_dbc is None else found.level_dbc
+    return found.reading_dbc
 
 
 def _cell(measurement: Measurement, period: int) -> str:
@@ -263,8 +262,8 @@ class Trial:
         other = self.changed - self.pattern
         if other > removed:
             return (
-                f"it would change the images by {decibels(other):.1f} dBc beside the grid, more "
-                f"than the grid that it removes ({decibels(removed):.1f} dBc)"
+                f"it would change the images by {decibels(other):.1f} dBc apart from the grid, "
+                f"more than the grid that it removes ({decibels(removed):.1f} dBc)"
             )
         return None
 

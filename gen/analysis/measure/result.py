@@ -126,6 +126,11 @@ class Period:
     found: tuple[str, ...] = ()
     undefined: str | None = None
 
+    @property
+    def reading_dbc(self) -> float | None:
+        """The level, or the upper end of its interval where there is no level."""
+        return self.level_upper_dbc if self.level_dbc is None else self.level_dbc
+
     def below(self, dbc: float) -> bool:
         """Whether the measurement proves a level below `dbc`: upper bound and limit both are."""
         proof = (self.level_upper_dbc, self.detection_limit_dbc)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def draw_history(rows: Rows) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gen.analysis.report.figures import GRAY, PERIOD_COLORS, STYLE
+    from gen.analysis.report.figures import GRAY, PERIOD_COLORS, STYLE, to_png
 
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 3.4), layout="constrained")
@@ -72,6 +71,4 @@ def draw_history(rows: Rows) -> bytes:
         axes.plot([r["step"] for r in rows], imbalance, ":", color=GRAY, label="imbalance (dB)")
         axes.set(xlabel="training step", ylabel="level (dBc)")
         axes.legend(loc="best")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
+        return to_png(figure, 150)

@@ -108,8 +108,7 @@ def model_steps(advice: Sequence[str], network: str, again: str = "") -> list[St
 
 
 def _level(period: Period) -> float:
-    level = period.level_upper_dbc if period.level_dbc is None else period.level_dbc
-    return -300.0 if level is None else level
+    return -300.0 if period.reading_dbc is None else period.reading_dbc
 
 
 def _words(period: Period) -> str:
