@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
 import shlex
 import sys
@@ -213,13 +212,10 @@ DEVICE = click.Choice(["auto", "cpu", "cuda", "mps"])
 
 
 class Program(click.Command):
-    """What a user starts: streams that may break, threads that wait without spinning."""
+    """What a user starts: streams that may break."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as click does."""
-        # OpenMP's threads spin while they wait, which starves them where cores are shared
-        # (docs/performance.md). It reads this when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with guarded_streams():
             return super().main(*args, **kwargs)
 

@@ -95,17 +95,3 @@ def test_a_narrow_terminal_that_knows_no_escapes(tmp_path):
     assert process.wait() == 0 and b"\x1b" not in shown
     bars = [part for part in re.split("[\r\n]+", shown.decode()) if "%|" in part]
     assert len(bars) >= 2 and max(map(len, bars)) <= 20
-
-
-@pytest.mark.parametrize("given", [None, "ACTIVE"])
-def test_threads_wait_without_spinning_unless_the_user_says_otherwise(given, tmp_path):
-    """OpenMP prints its settings when torch is imported."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_DISPLAY_ENV": "true", "PYTHONPATH": str(ROOT)}
-    environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    words = [sys.executable, "-m", "gen", "inspect", str(tmp_path / "absent")]
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    shown = re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", result.stderr)
-    if not shown:
-        pytest.skip("this torch is without OpenMP, or it shows no settings")
-    assert set(shown) == {given or "PASSIVE"}
