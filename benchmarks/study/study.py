@@ -3,9 +3,9 @@
 Every cell {data} × {seed} × {model} × {upsampler} is trained for equal steps with all else equal:
 the width of discriminator or encoder, and the decoder's FLOPs (its width is chosen so). At
 initialization and at eight points of training the averaged decoder's images are measured: level of
-the checkerboard per period, radial distance and tail against the data, quality. One JSON line per
-run goes to OUTDIR/runs.jsonl. A cell that stands there is not run again, so that a stopped study
-goes on, and several processes (`--shard i/n`) share it. `study_report.py` makes the tables.
+the checkerboard per period, radial distance and tail against the data; at the end also quality. One
+JSON line per run goes to OUTDIR/runs.jsonl. A cell that is in it is not run again, so a stopped study resumes, and
+several processes (`--shard i/n`) share it. `report.py` makes the tables.
 """
 
 from __future__ import annotations
@@ -166,8 +166,10 @@ def open_judge(dataset: Dataset, given: Any) -> Judge:
     return Judge(meter_of(to_float(images)), real, open_features(given.features, shape))
 
 
-def point(step: int, decoder: nn.Module, judge: Judge, num: int) -> dict[str, Any]:
-    """What one point of training shows."""
+def point(
+    step: int, decoder: nn.Module, judge: Judge, num: int, last: bool = False
+) -> dict[str, Any]:
+    """What one point of training shows; quality, which costs as much as the rest, at the last."""
     images = images_of(decoder, num)
     m = meter_of(images).compute(judge.meter)
     return {
@@ -179,8 +181,7 @@ def point(step: int, decoder: nn.Module, judge: Judge, num: int) -> dict[str, An
             m.difference.radial_high_db,
         ),
         "tail_db": tail(m),
-        "quality": quality_of(images, judge),
-    }
+    } | ({"quality": quality_of(images, judge)} if last else {})
 
 
 def repaired(decoder: Decoder, num: int) -> dict[str, Any] | None:
@@ -218,7 +219,7 @@ def run_cell(
         if stopped:
             sys.exit(128 + stopped)
         seconds += time.process_time() - clock
-        points.append(point(steps, decoder, judge, num))
+        points.append(point(steps, decoder, judge, num, last=number == POINTS))
     return {
         "run": folder.name,
         "decoder_width": config.model.decoder_width,
