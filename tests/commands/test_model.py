@@ -156,6 +156,7 @@ def test_compare_reads_json_of_images_and_of_models(uneven, tmp_path):
     assert bad.exit_code == 1 and "c.json: measurement has schema None" in bad.output
 
 
+@pytest.mark.slow
 def test_networks_of_users_by_module_and_by_file():
     for argument in (
         ("--script", f"{FOREIGN}:small"),

@@ -216,6 +216,7 @@ def test_analyze_measures_logit_maps(gridded, tmp_path):
     assert levels[0] == pytest.approx(levels[1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_analyze_explains_a_segmenter_and_refuses_what_would_cost_more_than_it_repairs(
     gridded, tmp_path
 ):

@@ -33,9 +33,9 @@ def shell(command, folder):
     "ending",
     [
         "2>&1; echo $? >&3) | head -1 >&2",
-        "2>&-; echo $? >&3)",
-        pytest.param("2>/dev/full; echo $? >&3)", marks=pytest.mark.skipif(
-            not Path("/dev/full").exists(), reason="this system has no full device")),
+        pytest.param("2>&-; echo $? >&3)", marks=pytest.mark.slow),
+        pytest.param("2>/dev/full; echo $? >&3)", marks=[pytest.mark.slow, pytest.mark.skipif(
+            not Path("/dev/full").exists(), reason="this system has no full device")]),
     ],
 )  # fmt: skip
 def test_a_run_ends_well_though_nobody_hears_of_it(ending, tmp_path):

@@ -41,7 +41,7 @@ def test_a_generator_that_collapses_is_named(small_dataset, tmp_path, capsys):
     assert f"health/diversity {row['health/diversity']:.4g}" in said
 
 
-@pytest.mark.parametrize("model", ["dcgan", "vae"])
+@pytest.mark.parametrize("model", ["dcgan", pytest.param("vae", marks=pytest.mark.slow)])
 def test_healthy_runs_are_left_in_peace(model, small_dataset, tmp_path, capsys):
     row = run(small_dataset, tmp_path, model, objective={"lr": 2e-3})
     assert row["health/diversity"] > 0.4 and row["health/active_latents"] == 6

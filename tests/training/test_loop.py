@@ -204,7 +204,10 @@ def test_a_run_keeps_as_many_snapshots_as_it_is_told(small_dataset, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent SIGTERM at once")
 @pytest.mark.parametrize(
     "name",
-    ["SIGTERM", "SIGHUP", *(pytest.param(f"SIGUSR{n}", marks=pytest.mark.slow) for n in (1, 2))],
+    [
+        "SIGTERM",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("SIGHUP", "SIGUSR1", "SIGUSR2")),
+    ],
 )
 def test_a_signal_saves_and_exits(name, tmp_path):
     """tests/system/test_distributed.py sends SIGINT."""
