@@ -4,8 +4,8 @@ Every cell {data} × {seed} × {model} × {upsampler} is trained for equal steps
 the width of discriminator or encoder, and the decoder's FLOPs (its width is chosen so). At
 initialization and at eight points of training the averaged decoder's images are measured: level of
 the checkerboard per period, radial distance and tail against the data; at the end also quality. One
-JSON line per run goes to OUTDIR/runs.jsonl. A cell that is in it is not run again, so a stopped study resumes, and
-several processes (`--shard i/n`) share it. `report.py` makes the tables.
+JSON line per run goes to OUTDIR/runs.jsonl. A cell that is in it is not run again, so a stopped
+study resumes, and several processes (`--shard i/n`) share it. `report.py` makes the tables.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ OPTIONS = [
     _option(_WHAT, "--max-image-pixels", type=click.IntRange(1, 2**40), default=178_956_970,
             metavar="N", help="larger files are bad images"),
     _option(_WHAT, "--workers", type=click.IntRange(0, 256), default=0, metavar="N",
-            help="decoding threads; 0: one per processor, at most 8"),
+            help="decoding threads; 0: one for small images, else one per processor (at most 8); "
+                 "more hide a slow disk"),
     _option(_OUT, "--json", "json_file", metavar="FILE|-", help="write JSON; - is stdout"),
     _option(_OUT, "--report", type=_PATH, metavar="DIR", help="write an HTML page with pictures"),
     *gate_options(),

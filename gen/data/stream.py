@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -37,6 +37,8 @@ _Result = TypeVar("_Result")
 _BATCH_VALUES = 2**22  # values of one batch: what is held at once, whatever the size of the set
 _MAX_BATCH = 256
 _TASK_VALUES, _MAX_TASK = 2**18, 32  # values and files of one task of a decoding thread
+# Pixels of an image from which two threads decode faster than one: before, Python's lock rules.
+_SMALL = 2**16
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Selection:
         block: Take all images that can be cut into blocks of this (H, W).
         channels: 1 or 3: read as gray or as RGB, whatever the source holds.
         max_images: Take the first so many images, in the order of their names.
-        workers: Decoding threads; 0 is one per processor, at most eight.
+        workers: Decoding threads; 0 is one per processor, at most eight, and one for images of
+            less than 256×256 pixels, which more threads only slow down.
         skip_bad: Count unreadable files in the notes instead of raising.
         background: Color under transparent pixels.
         max_pixels: Larger images are bad images.
@@ -211,11 +214,11 @@ def stream_array(path: Path, array: ArrayImages, selection: Selection) -> ImageS
 
 
 def _from_files(source: str, paths: list[ImageFile], selection: Selection) -> ImageStream:
-    workers = selection.workers or min(os.cpu_count() or 1, 8)
     look = partial(read_headers, max_pixels=selection.max_pixels)
     files, bad = [], []
     tasks = [paths[i : i + _MAX_TASK] for i in range(0, len(paths), _MAX_TASK)]
-    for found in _map_in_order(_guarded(look, selection.skip_bad), tasks, workers, 2 * workers):
+    workers = selection.workers or 1
+    for found in _map_in_rounds(_guarded(look, selection.skip_bad), tasks, workers, 2 * workers):
         files += found.good
         bad += found.bad
         if selection.max_images and len(files) >= selection.max_images:
@@ -237,7 +240,7 @@ def _from_files(source: str, paths: list[ImageFile], selection: Selection) -> Im
         if part.start:  # said by who reads the first part
             stream.left_out.clear()
             bad.clear()
-    parts = _decoded(files, channels, workers, selection, stream.left_out, bad)
+    parts = _decoded(files, channels, selection, stream.left_out, bad)
     return _batched(stream, parts, selection)
 
 
@@ -289,7 +292,6 @@ def _crop(pixels: np.ndarray, size: Size, lattice: int) -> np.ndarray:
 def _decoded(
     files: list[Header],
     channels: int,
-    workers: int,
     selection: Selection,
     left_out: list[LeftOut],
     bad: list[str],
@@ -312,11 +314,13 @@ def _decoded(
 
     tasks = list(_tasks(files, channels))
     try:
-        # Two batches ahead, so that decoding never waits while a batch is measured.
         height, width = files[0].size
-        batch = _batch_size(height * width * channels)
-        ahead = workers + 2 * -(-batch // sum(map(len, tasks[0])))
-        results = _map_in_order(_guarded(read, selection.skip_bad), tasks, workers, ahead)
+        fitting = 1 if height * width < _SMALL else min(os.cpu_count() or 1, 8)
+        workers = selection.workers or fitting
+        batch = -(-_batch_size(height * width * channels) // sum(map(len, tasks[0])))
+        results = _map_in_rounds(
+            _guarded(read, selection.skip_bad), tasks, workers, max(batch, workers)
+        )
         for task, found in zip(tasks, results, strict=True):
             bad += found.bad
             # Images can be rotated by an EXIF tag that comes after the pixels.
@@ -415,18 +419,20 @@ def _guarded(function: Callable[[_Item], list], skip_bad: bool) -> Callable[[lis
     return work
 
 
-def _map_in_order(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, ahead: int
+def _map_in_rounds(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, size: int
 ) -> Iterator[_Result]:
-    """Yield results of threads in the order of `items`, few ahead."""
+    """Yield results in the order of `items`, `size` at a time by threads.
+
+    The threads rest while results are used: who measures images uses all cores, and threads that
+    run Python next to it cost both more than they gain (docs/performance.md).
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
     with ThreadPoolExecutor(workers, "decode") as pool:
-        pending: deque = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        for start in range(0, len(items), size):
+            yield from list(pool.map(function, items[start : start + size]))
 
 
 def _unreadable(bad: list[str]) -> LeftOut:
