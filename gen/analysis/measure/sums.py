@@ -130,7 +130,12 @@ class Plan:
         # Images of one chunk, such that blocks come in multiples of ALIGNED, or one.
         step = ALIGNED // math.gcd(ALIGNED, self.planes * self.blocks)
         self.chunk = max(CHUNK // (row * tall) // step, 1) * step
-        self.chunk = self.chunk if self.chunk * row * tall <= 4 * CHUNK else 1
+        if self.chunk * row * tall > 4 * CHUNK:
+            # Too many at once: one image, or rows of blocks of many where one image has few blocks.
+            many = ALIGNED // math.gcd(ALIGNED, self.planes * wide)
+            by_rows = self.planes * self.blocks < ALIGNED // 2 and many * row <= 4 * CHUNK
+            self.chunk = many if by_rows else 1
+            self.band = max(1, self.band // self.chunk)
         self.group = self.chunk * (1 if self.chunk == 1 else max(1, min(4, GROUP // self.chunk)))
 
     def laid_out(self, planes: Tensor) -> Tensor:
