@@ -24,7 +24,7 @@ def metered(parts, periods=(2, 4), **options):
 def test_any_split_is_bit_identical(draw, count, height, width):
     images = draw(count, height=height, width=width).astype(np.float32)
     whole = metered([images]).compute()
-    for cuts in ([1, 2, count // 6, count - 87], list(range(37, count, 37))):
+    for cuts in ([1, 2, count // 6, count - 7], list(range(37, count, 37))):
         meter = metered(np.split(images, cuts))
         assert meter.compute() == whole
         assert meter.compute() == whole  # computing changes nothing
