@@ -46,11 +46,10 @@ docs: $(STAMP)  ## build the site with guides, API reference and search in build
 bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
 	$(RUN) benchmarks/speed/performance.py
 
-# A classifier of the shapes judges quality; runs that stand in runs/study are not run again.
-JUDGE := runs/study/classifier/00000-classifier-shapes
-STUDY := OMP_NUM_THREADS=1 $(RUN) benchmarks/study/study.py --features classifier:$(JUDGE)
-study-small: $(STAMP)  ## train and measure the study's grid of upsamplers, in two processes
-	test -d $(JUDGE) || $(RUN) train.py classifier --size 32 --outdir runs/study/classifier
+# Half an hour on two cores: docs/study.md's rows of shapes. Runs that are in runs/study are not run again.
+STUDY := OMP_NUM_THREADS=1 $(RUN) benchmarks/study/study.py --upsamplers \
+	transposed-k3 transposed-k4 balanced-k4 nearest bilinear subpixel
+study-small: $(STAMP)  ## train and measure 36 small networks, as docs/study.md did, in two processes
 	$(STUDY) --shard 0/2 & $(STUDY) --shard 1/2; wait
 	$(RUN) benchmarks/study/report.py
 

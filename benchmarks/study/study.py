@@ -80,7 +80,8 @@ def configure(model: str, upsampler: str, data: str, seed: int, given: Any) -> R
     def run(name: str, decoder_width: int) -> RunConfig:
         upsample, kernel, antialias = UPSAMPLERS[name]
         flags = COMMON | SETTINGS[model] | {
-            "size": (given.size, given.size), "width": given.width, "decoder_width": decoder_width,
+            "size": (given.size, given.size), "width": given.opponent_width or given.width,
+            "decoder_width": decoder_width,
             "upsample": upsample, "kernel_size": kernel, "antialias": antialias, "data": data,
             "data_root": str(given.data_root), "seed": seed, "steps": given.steps,
             "channels": find_channels(data), "precision": given.precision,
@@ -242,6 +243,7 @@ def main() -> None:
     add("--seeds", type=int, default=3, help="runs of each cell")
     add("--size", type=int, default=32)
     add("--width", type=int, default=24)
+    add("--opponent-width", type=int, help="of discriminator or encoder  [default: --width]")
     add("--steps", type=int, default=800)
     add("--num", type=int, default=2048, help="images measured at each point")
     add("--features", default="random", help="of quality, as analyze.py quality takes them")
@@ -253,8 +255,8 @@ def main() -> None:
     given.outdir.mkdir(parents=True, exist_ok=True)
     file = given.outdir / "runs.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    same = ("size", "width", "steps", "num", "precision", "features")
-    settings = {name: getattr(given, name) for name in same}
+    same = ("size", "width", "opponent_width", "steps", "num", "precision", "features")
+    settings = {name: value for name in same if (value := getattr(given, name)) is not None}
     done = [json.loads(line)["cell"] for line in lines]
 
     grid = itertools.product(given.data, range(given.seeds), given.models, given.upsamplers)
