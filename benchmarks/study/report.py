@@ -1,8 +1,8 @@
 """Tables, contrasts and figures of the study: `python benchmarks/study/report.py`.
 
-Rewrites what stands between the markers in docs/study.md and draws docs/img/study.png. A level that
-was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤". Intervals are
-95 % t-intervals; those of contrasts are over pairs of runs that share seed and model.
+With `--docs` it rewrites what is between the markers in docs/study.md and draws its two figures. A
+level that was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤".
+Intervals are 95 % t-intervals; those of contrasts are over pairs of runs that share seed and model.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gen.system.files import write_atomically
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 PERIODS = ("2", "4")
+BATCH = 64  # images of one step
 MODELS = ("dcgan", "vae")
 # dBc, about a hundredth of a gray level: a lower level, which floats can hold and pictures cannot,
 # counts as none, bounded by this.
@@ -63,8 +64,12 @@ def spread(values: Iterable[float], digits: int = 1) -> str:
     values = np.array(list(values), float)
     if len(values) < 2:
         return f"{values.mean():.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the width of the 95 % t-interval of the mean."""
+    return stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -75,30 +80,28 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def results(runs: list[Run], model: str) -> list[str]:
     """One row per upsampler, over its seeds."""
-    header = [
-        "upsampler", "period 2 at start", "period 4 at start", "period 2 at end", "period 4 at end",
-        "found at end by", "radial distance", "tail", "kernel distance", "precision", "recall",
-        "decoder width", "MFLOP", "parameters", "images per second",
-    ]  # fmt: skip
+    header = ["upsampler", *(f"period {p} {when}" for when in ("start", "end") for p in PERIODS)]
+    header += ["limits", "found at end by", "tail", "kernel distance", "recall", "minutes"]
     rows = []
-    network = {"dcgan": "generator", "vae": "decoder"}[model]
     for name, own in by_upsampler(runs, model).items():
         last = [run["points"][-1] for run in own]
+        limits = (np.mean([p["periods"][n]["detection_limit_dbc"] for p in last]) for n in PERIODS)
         rows.append([
             name,
             *(mean_level(own, index, period) for index in (0, -1) for period in PERIODS),
+            ", ".join(f"{limit:.0f}" for limit in limits),
             statistics_of(last),
-            spread(p["radial_db"][0] for p in last),
             spread(p["tail_db"][0] for p in last),
-            spread((1000 * p["quality"]["kernel"] for p in last), 0),
-            f"{np.mean([p['quality']['precision'] for p in last]):.2f}",
+            spread((1000 * p["quality"]["kernel"] for p in last), 1),
             f"{np.mean([p['quality']['recall'] for p in last]):.2f}",
-            str(own[0]["decoder_width"]),
-            f"{own[0]['flops'][network] / 1e6:.1f}",
-            f"{own[0]['parameters'][network]:,}",
-            f"{np.mean([run['images_per_core_second'] for run in own]):.0f}",
+            f"{np.mean([minutes(run) for run in own]):.1f}",
         ])  # fmt: skip
     return table(header, rows)
+
+
+def minutes(run: Run) -> float:
+    """Processor time of the training of one run."""
+    return run["cell"]["steps"] * BATCH / run["images_per_core_second"] / 60
 
 
 def statistics_of(points: Sequence[dict[str, Any]]) -> str:
@@ -177,14 +180,14 @@ def share(runs: list[Run], names: Sequence[str], index: int, period: str) -> str
     return f"{sum(level(run['points'][index], period)[1] for run in own)}/{len(own)}"
 
 
-def contrasts(runs: list[Run]) -> list[str]:
-    """One row per contrast that a claim of the literature asks for."""
+def contrasts(runs: list[Run]) -> dict[str, str]:
+    """Effect by contrast, one for each claim of the literature, and the number of runs or pairs."""
     resize = ("nearest", "bilinear")
-    rows: list[list[str]] = []
+    found: dict[str, str] = {}
 
     def row(words: str, values: list[float], unit: str, digits: int = 1, bound: str = "") -> None:
         if values:
-            rows.append([words, f"{bound}{spread(values, digits)} {unit}", str(len(values))])
+            found[words] = f"{bound}{spread(values, digits)}{unit} ({len(values)})"
 
     for period in PERIODS:
         at = f"level at period {period}"
@@ -195,52 +198,45 @@ def contrasts(runs: list[Run]) -> list[str]:
                 own = [run for run in runs if run["cell"]["model"] == model]
                 values = pairs(own, end_level(period), ours, theirs)
                 bound = sign(own, period, ours, theirs)
-                row(f"{at}, {model.upper()}: {words}", values, "dB", bound=bound)
+                row(f"{at}, {model.upper()}: {words}", values, " dB", bound=bound)
         for words, names in (("k3, k5", UNEVEN), ("k2, k4, k6", EVEN), ("subpixel", ("subpixel",))):
             own = [run for run in runs if run["cell"]["upsampler"] in names]
-            row(f"{at}: end minus start of training, {words}", list(map(change(period), own)), "dB")
+            row(
+                f"{at}: end minus start of training, {words}", list(map(change(period), own)), " dB"
+            )
         transposed = [run for run in runs if run["cell"]["upsampler"] in (*UNEVEN, *EVEN)]
         both = between_models(transposed, end_level(period))
-        row(f"{at}, transposed: VAE minus DCGAN", both, "dB")
+        row(f"{at}, transposed: VAE minus DCGAN", both, " dB")
     for name, measure in itertools.product(REMEDIES, ("kernel", "precision", "recall")):
         values = pairs(runs, quality(measure), [name], [REFERENCE])
         row(f"{measure}: {name} minus {REFERENCE}", values, "", 3)
     for words, names in (("transposed", (*UNEVEN, *EVEN)), ("resize", resize)):
         own = [run for run in runs if run["cell"]["upsampler"] in names]
         tails = [run["points"][-1]["tail_db"][0] for run in own]
-        row(f"tail against the data, {words}", tails, "dB")
+        row(f"tail against the data, {words}", tails, " dB")
     tried = [run["repair"] for run in runs if run["repair"]]
-    mended = [found for found in tried if not found["refused"]]
-    rows.append(["repair: runs in which it mends what it finds", f"{len(mended)}", str(len(tried))])
-    row("repair: PSNR", [found["psnr_db"] for found in mended], "dB")
+    mended = [r for r in tried if not r["refused"]]
+    found["repair: runs that it repairs, of those with a layer to balance"] = (
+        f"{len(mended)} of {len(tried)}"
+    )
+    row("repair: PSNR", [f["psnr_db"] for f in mended], " dB")
     for period in PERIODS:
         gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in mended]
-        row(f"repair: level at period {period}, after minus before", gains, "dB")
-    return table(["contrast", "effect, 95 % interval", "runs or pairs"], rows)
+        row(f"repair: level at period {period}, after minus before", gains, " dB")
+    return found
 
 
-def shares(runs: list[Run]) -> list[str]:
-    """In how many runs each upsampler's grid is detected, at the start and at the end."""
-    header = [
-        "upsampler",
-        *(f"period {p} at the {when}" for when in ("start", "end") for p in PERIODS),
-    ]
-    names = {name: None for model in MODELS for name in by_upsampler(runs, model)}
-    rows = [
-        [name, *(share(runs, [name], index, period) for index in (0, -1) for period in PERIODS)]
-        for name in names
-    ]
-    return table(header, rows)
-
-
-def tables(runs: list[Run], data: str) -> list[str]:
-    """Lines of Markdown: all tables of one data set."""
+def tables(sets: dict[str, list[Run]]) -> list[str]:
+    """Lines of Markdown: results of each data set and model, then all contrasts side by side."""
     lines = []
-    for model in MODELS:
+    for (data, runs), model in itertools.product(sets.items(), MODELS):
         if by_upsampler(runs, model):
             lines += [f"**{model.upper()} on {data}**", "", *results(runs, model), ""]
-    lines += [f"**Runs on {data} in which a grid is detected**", "", *shares(runs), ""]
-    return [*lines, f"**Contrasts on {data}**", "", *contrasts(runs), ""]
+    found = {data: contrasts(runs) for data, runs in sets.items()}
+    words = dict.fromkeys(word for own in found.values() for word in own)
+    rows = [[word, *(own.get(word, "") for own in found.values())] for word in words]
+    lines += ["**Contrasts: effect, 95 % interval (runs or pairs)**", ""]
+    return [*lines, *table(["contrast", *found], rows), ""]
 
 
 def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
@@ -257,33 +253,44 @@ def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
-    small = io.BytesIO()  # 32 colors are enough, at a third of the bytes
-    Image.open(buffer).convert("RGB").quantize(32).save(small, "PNG", optimize=True)
+    small = io.BytesIO()  # 64 colors are enough, at a third of the bytes
+    Image.open(buffer).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
-def draw(runs: list[Run]) -> bytes:
-    """PNG: every run's level at the start (gray) and at the end (blue); open: its upper bound."""
-    kinds = (
-        ("at initialization", "o", GRAY, GRAY),
-        ("at the end of training", "o", BLUE, BLUE),
-        ("not detected: the bound it lies below", "<", INK, "none"),
-    )
+SETS = (("o", BLUE), ("s", VERMILION), ("^", GREEN), ("D", INK))  # marker and color by data set
+
+
+def draw(sets: dict[str, list[Run]]) -> bytes:
+    """PNG: level at the end of training by upsampler and data set, with intervals and limits."""
 
     def panel(axes: Any, model: str, period: str) -> None:
-        groups = by_upsampler(runs, model)
-        for index, color, shift in ((0, GRAY, -0.16), (-1, BLUE, 0.16)):
-            for y, own in enumerate(groups.values()):
-                for run in own:
-                    db, detected = level(run["points"][index], period)
-                    face, marker = (color, "o") if detected else ("none", "<")
-                    axes.plot(db, y + shift, marker, color=color, mfc=face, ms=5)
-        for label, marker, color, face in kinds:
-            axes.plot([], [], marker, color=color, mfc=face, label=label)
-        axes.set_yticks(range(len(groups)), list(groups))
-        axes.set_ylim(len(groups) - 0.5, -0.5)
+        names = list(by_upsampler([run for runs in sets.values() for run in runs], model))
+        for number, ((data, runs), (marker, color)) in enumerate(
+            zip(sets.items(), SETS, strict=False)
+        ):
+            groups = by_upsampler(runs, model)
+            for x, own in ((names.index(name), own) for name, own in groups.items()):
+                x += 0.22 * (number - (len(sets) - 1) / 2)
+                levels, detected = zip(
+                    *(level(run["points"][-1], period) for run in own), strict=True
+                )
+                limits = [
+                    run["points"][-1]["periods"][period]["detection_limit_dbc"] for run in own
+                ]
+                face = color if all(detected) else "white"
+                half = half_width(levels) if len(levels) > 1 else 0
+                axes.errorbar(x, np.mean(levels), half, color=color, lw=1, zorder=1)
+                axes.plot(x, np.mean(levels), marker, color=color, mfc=face, ms=5)
+                axes.plot(x, np.mean(limits), "_", color=GRAY, ms=9)
+            axes.plot([], [], marker, color=color, label=data)
+        axes.plot(
+            [], [], "o", color=GRAY, mfc="white", label="with bounds: not detected in all runs"
+        )
+        axes.plot([], [], "_", color=GRAY, ms=9, label="detection limit")
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
-        axes.set_xlabel("level of the checkerboard (dBc)")
+        axes.set_ylabel("level of the checkerboard (dBc)")
         axes.grid(axis="y", color="#EEEEEE")
 
     return four_panels(panel, sharex=True)
@@ -330,8 +337,8 @@ def main() -> None:
     runs = [json.loads(line) for line in given.runs.read_text().splitlines()]
     sets: dict[str, list[Run]] = {}
     for run in runs:
-        sets.setdefault(run["cell"]["data"], []).append(run)
-    lines = [line for data, own in sets.items() for line in tables(own, Path(data).stem)]
+        sets.setdefault(Path(run["cell"]["data"]).stem, []).append(run)
+    lines = tables(sets)
     print("\n".join(lines))
     if given.docs:
         page = ROOT / "docs" / "study.md"
@@ -340,7 +347,7 @@ def main() -> None:
         text = "\n".join([before + BEGIN, "", *lines, END + after])
         write_atomically(page, text.encode())
         first = next(iter(sets.values()))
-        pictures = {"study.png": draw(first), "study-training.png": draw_training(first)}
+        pictures = {"study.png": draw(sets), "study-training.png": draw_training(first)}
         for name, png in pictures.items():
             write_atomically(ROOT / "docs" / "img" / name, png)
 
