@@ -254,7 +254,8 @@ def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
     small = io.BytesIO()  # 64 colors are enough, at a third of the bytes
-    Image.open(buffer).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
+    few = Image.open(buffer).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
+    few.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

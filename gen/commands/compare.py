@@ -55,7 +55,11 @@ def compare_sets(
     measured = {each.label: each.measurement for each in sets}
     say(table(measured), err=json_file == "-")
     if distributed.rank() == 0:
-        _write(measured, {csv_file: to_csv, plot: draw, spectra: _spectra_writer(spectra)})
+        from gen.analysis.report.figures import draw_sets, draw_spectra
+
+        drawn = spectra is not None and spectra.suffix.lower() == ".png"
+        to_spectra = draw_spectra if drawn else to_npz
+        _write(measured, {csv_file: to_csv, plot: draw_sets, spectra: to_spectra})
         if json_file:
             plain = {"schema": 1, **provenance(paths), "rows": rows(measured)}
             write_json(plain | {"sets": [each.to_dict() for each in sets]}, json_file)
@@ -125,12 +129,6 @@ def _write(
         write_atomically(path, data)
 
 
-def _spectra_writer(path: Path | None) -> Callable[[dict[str, Measurement]], bytes]:
-    from gen.analysis.report.figures import draw_spectra
-
-    return draw_spectra if path and path.suffix.lower() == ".png" else to_npz
-
-
 def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
     """The shortest ends of the paths that tell them apart."""
     length = 1
@@ -178,51 +176,6 @@ def table(measured: dict[str, Measurement]) -> str:
         cells = "".join(f"{cell(m.periods.get(p)):>13}" for p in periods)
         rows.append(f"{label:<{width}}{m.images:>8}{'x'.join(map(str, m.size)):>9}{cells}")
     return "\n".join([*rows, "* detected, level in dBc; < not detected, below this limit in dBc"])
-
-
-def draw(measured: dict[str, Measurement]) -> bytes:
-    """PNG: level and 95 % interval per set, or the limit of what was not detected, by period.
-
-    Periods that are undefined in all sets are left out.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from gen.analysis.report.figures import PERIOD_COLORS, STYLE, to_png
-
-    sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
-    periods = sorted({period for found in sets for period in found})
-    colors = dict(zip(periods, PERIOD_COLORS * len(periods), strict=False))
-    with rc_context(STYLE):
-        figure = Figure((6, 1 + (0.35 + 0.18 * len(periods)) * len(sets)), layout="constrained")
-        axes = figure.add_subplot()
-        ends = []
-        for row, (label, found) in enumerate(zip(measured, sets, strict=True)):
-            axes.text(
-                0.01, row - 0.3, shorten(label), transform=axes.get_yaxis_transform(), va="center",
-                parse_math=False,
-            )  # fmt: skip
-            for period, value in found.items():
-                y, color = row + 0.55 * periods.index(period) / len(periods), colors[period]
-                low, level, high = value.level_low_dbc, value.level_dbc, value.level_upper_dbc
-                if not value.detected:
-                    ends.append(value.detection_limit_dbc)
-                    if ends[-1] is not None:
-                        axes.plot(ends[-1:], [y], "<", color=color, mfc="none", ms=7)
-                    continue
-                axes.plot([-400 if low is None else low, high], [y, y], color=color, lw=2.4)
-                axes.plot(high if level is None else level, y, "o", color=color, ms=7)
-                ends += [low, level, high]
-        for period in periods:
-            axes.plot([], [], "o", color=colors[period], label=f"period {period}")
-        if ends := [end for end in ends if end is not None]:
-            axes.set_xlim(min(ends) - 5, max(ends) + 5)
-        axes.set(ylim=(len(sets) - 0.3, -0.6), yticks=[])
-        axes.set_xlabel("level (dBc) and 95 % interval; open: not detected, below this limit")
-        axes.grid(axis="x", color="#E8EAED")
-        if periods:
-            figure.legend(loc="outside upper center", ncols=len(periods), handletextpad=0.1)
-        return to_png(figure, 150)
 
 
 compare = Command(

@@ -276,6 +276,49 @@ def draw_spectra(sets: Mapping[str, Measurement]) -> bytes:
         return to_png(figure, 100)
 
 
+def draw_sets(measured: Mapping[str, Measurement]) -> bytes:
+    """PNG: level and 95 % interval per set, or the limit of what was not detected, by period.
+
+    Periods that are undefined in all sets are left out.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    sets = [{p: v for p, v in m.periods.items() if not v.undefined} for m in measured.values()]
+    periods = sorted({period for found in sets for period in found})
+    colors = dict(zip(periods, PERIOD_COLORS * len(periods), strict=False))
+    with rc_context(STYLE):
+        figure = Figure((6, 1 + (0.35 + 0.18 * len(periods)) * len(sets)), layout="constrained")
+        axes = figure.add_subplot()
+        ends = []
+        for row, (label, found) in enumerate(zip(measured, sets, strict=True)):
+            axes.text(
+                0.01, row - 0.3, shorten(label), transform=axes.get_yaxis_transform(), va="center",
+                parse_math=False,
+            )  # fmt: skip
+            for period, value in found.items():
+                y, color = row + 0.55 * periods.index(period) / len(periods), colors[period]
+                low, level, high = value.level_low_dbc, value.level_dbc, value.level_upper_dbc
+                if not value.detected:
+                    ends.append(value.detection_limit_dbc)
+                    if ends[-1] is not None:
+                        axes.plot(ends[-1:], [y], "<", color=color, mfc="none", ms=7)
+                    continue
+                axes.plot([-400 if low is None else low, high], [y, y], color=color, lw=2.4)
+                axes.plot(high if level is None else level, y, "o", color=color, ms=7)
+                ends += [low, level, high]
+        for period in periods:
+            axes.plot([], [], "o", color=colors[period], label=f"period {period}")
+        if ends := [end for end in ends if end is not None]:
+            axes.set_xlim(min(ends) - 5, max(ends) + 5)
+        axes.set(ylim=(len(sets) - 0.3, -0.6), yticks=[])
+        axes.set_xlabel("level (dBc) and 95 % interval; open: not detected, below this limit")
+        axes.grid(axis="x", color="#E8EAED")
+        if periods:
+            figure.legend(loc="outside upper center", ncols=len(periods), handletextpad=0.1)
+        return to_png(figure, 150)
+
+
 def plot_radial(axes: Axes, shown: Sequence[tuple[Measurement, str, str]]) -> None:
     """Mean power over rings in dB with its 95 % band, lattice left out (dashed: left in).
 
