@@ -286,7 +286,7 @@ def draw(sets: dict[str, list[Run]]) -> bytes:
                 axes.plot(x, np.mean(limits), "_", color=GRAY, ms=9)
             axes.plot([], [], marker, color=color, label=data)
         axes.plot(
-            [], [], "o", color=GRAY, mfc="white", label="with bounds: not detected in all runs"
+            [], [], "o", color=GRAY, mfc="white", label="not detected in every run: with bounds"
         )
         axes.plot([], [], "_", color=GRAY, ms=9, label="detection limit")
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
