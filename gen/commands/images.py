@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from gen.commands.gate import Gate, gate_options
 from gen.commands.options import COLOR, SIZE, Command, Parsed, grouped, parse_periods
 from gen.commands.output import check_file, own_command, provenance, say, write_json
 from gen.system import distributed
+
+if TYPE_CHECKING:
+    from gen.commands.measuring import Looked
 
 
 def check_arguments(
@@ -58,49 +61,45 @@ def measure_images(
     gate = Gate.taken_from(judged)
     if crop and (tile or min(crop) < 1):
         raise click.UsageError("--crop takes a size of 1 or more, and no --tile")
-    from gen.analysis.report.html import write_report
-    from gen.analysis.report.summary import next_steps
     from gen.analysis.report.tables import lines_table
     from gen.commands.measuring import measure_path
-    from gen.data.archives import is_archive
     from gen.data.stream import Selection, Sheet
-    from gen.runs.formats import holds_network
 
     selection = Selection(
-        sheet=Sheet(tile, gap) if tile else None,
-        crop=crop,
-        max_images=max_images,
-        workers=workers,
-        skip_bad=on_bad_image == "skip",
-        background=background,
+        sheet=Sheet(tile, gap) if tile else None, crop=crop, max_images=max_images,
+        workers=workers, skip_bad=on_bad_image == "skip", background=background,
         max_pixels=max_image_pixels,
-    )
-    looked = measure_path(
-        paths,
-        reference,
-        periods,
-        selection,
-        num,
-        inputs,
-        pictures=report is not None,
-        network={"key": key} if key else None,
-    )
+    )  # fmt: skip
+    options = {"pictures": report is not None, "network": {"key": key} if key else None}
+    looked = measure_path(paths, reference, periods, selection, num, inputs, **options)
     measurement, label = looked.measurement, ", ".join(path.resolve().name for path in paths)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
     say(text, err=json_file == "-")
-    first = distributed.rank() == 0
-    if json_file and first:
-        write_json(measurement.to_dict() | provenance(paths, looked.source), json_file)
-    if report and first:
-        cut = ["--tile", "x".join(map(str, tile)), "--gap", str(gap)] if tile else []
-        cut += ["--crop", "x".join(map(str, crop))] if crop else []
-        runs = (path for path in paths if not is_archive(path) and holds_network(path))
-        named = [shlex.quote(str(path)) for path in runs]
-        steps = next_steps(measurement, shlex.join([*map(str, paths), *cut]), *named)
-        title = f"Checkerboards in {label}"
-        page = write_report(measurement, report, looked.samples, title, own_command(), steps=steps)
-        say(f"Report: {page}")
+    if distributed.rank() == 0:
+        if json_file:
+            write_json(measurement.to_dict() | provenance(paths, looked.source), json_file)
+        if report:
+            cut = ["--tile", "x".join(map(str, tile)), "--gap", str(gap)] if tile else []
+            cut += ["--crop", "x".join(map(str, crop))] if crop else []
+            _write_page(report, looked, paths, cut, f"Checkerboards in {label}")
     gate.judge({label: measurement})
+
+
+def _write_page(
+    report: Path, looked: Looked, paths: tuple[Path, ...], cut: list[str], title: str
+) -> None:
+    """Write the report, whose next steps name these paths and how they were `cut`."""
+    from gen.analysis.report.html import write_report
+    from gen.analysis.report.summary import next_steps
+    from gen.data.archives import is_archive
+    from gen.runs.formats import holds_network
+
+    runs = (path for path in paths if not is_archive(path) and holds_network(path))
+    named = [shlex.quote(str(path)) for path in runs]
+    measured = looked.measurement
+    steps = next_steps(measured, shlex.join([*map(str, paths), *cut]), *named)
+    page = write_report(measured, report, looked.samples, title, own_command(), steps=steps)
+    say(f"Report: {page}")
 
 
 _option = partial(grouped, show_default=True)
