@@ -271,12 +271,14 @@ def open_images(
     num: int,
     inputs: Path | None = None,
     network: dict[str, Any] | None = None,
+    key: str | None = None,
 ) -> ImageStream:
     """Images of paths, or what a run or a checkpoint makes: `num` samples, or logit maps.
 
     Maps are those of `inputs`, or of the run's validation images. A file of torch that holds a
     tensor is an array of images. With `network`, options of `open_network`, the images are those
-    of a network of others. Raises as `measure_path`.
+    of a network of others. `key` names the part of a file of weights of others. Raises as
+    `measure_path`.
     """
     if network is not None:
         opened = open_network(str(paths[0]) if paths else None, **network)
@@ -293,7 +295,7 @@ def open_images(
         return open_stream(paths, selection)
     if array := _open_tensor(runs[0]):
         return stream_array(runs[0], array, selection)
-    return _open_samples(runs[0], selection, num, inputs)
+    return _open_samples(runs[0], selection, num, inputs, key)
 
 
 def _open_tensor(path: Path) -> ArrayImages | None:
@@ -307,7 +309,9 @@ def _open_tensor(path: Path) -> ArrayImages | None:
     return array_images(path, (held.float() if held.dtype == torch.bfloat16 else held).numpy())
 
 
-def _open_samples(path: Path, selection: Selection, num: int, inputs: Path | None) -> ImageStream:
+def _open_samples(
+    path: Path, selection: Selection, num: int, inputs: Path | None, key: str | None
+) -> ImageStream:
     """What a run or a checkpoint makes."""
     from gen.runs.open import open_run
     from gen.sampling.masks import BATCH, map_batches, open_logit_maps
@@ -315,7 +319,8 @@ def _open_samples(path: Path, selection: Selection, num: int, inputs: Path | Non
 
     if selection.sheet:
         raise DataError(f"{path}: a run draws whole samples; leave the tile size out")
-    run = open_run(path)
+    # The key may be for the reference alone.
+    run = open_run(path, key=key if key and is_built_from_weights(path) else None)
     if inputs and not run.predicts_masks:
         raise DataError(f"{path}: no run of a segmenter, which alone is shown images (--inputs)")
     number = min(num, selection.max_images or num)

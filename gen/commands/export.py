@@ -40,21 +40,21 @@ def export_run(
         raise click.UsageError(f"--outdir {error}") from error
     from gen.commands.measuring import measure_path
     from gen.images import make_grid, save_png
-    from gen.runs.open import open_run
+    from gen.runs.open import open_own_run
     from gen.sampling.seeds import sample_images
     from gen.share.card import SAMPLES, read_logged, write_card
     from gen.share.export import last_name, write, write_onnx
     from gen.system.files import atomic_folder, write_atomically
     from gen.system.text import printable
 
-    given = open_run(source, ema=ema, device="cpu")
+    given = open_own_run(source, ema=ema, device="cpu")
     if reference and not given.draws_images:
         raise click.UsageError(f"--reference: {source} draws no images to compare")
     shown, outdir, quality = outdir, outdir.absolute(), None
     files = {"config.json": "the run's configuration", "model.safetensors": "the weights"}
     with atomic_folder(outdir) as folder:
         write(given, folder)
-        run = open_run(folder, device="cpu")
+        run = open_own_run(folder, device="cpu")
         if run.draws_images:
             save_png(folder / SAMPLES, make_grid(sample_images(run.decoder, range(64))), 9)
             files[SAMPLES] = "images of seeds 0 to 63"

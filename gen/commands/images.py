@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.gate import Gate, gate_options
-from gen.commands.options import COLOR, SIZE, Command, Parsed, grouped, parse_periods
+from gen.commands.options import (
+    COLOR,
+    SIZE,
+    Command,
+    Parsed,
+    grouped,
+    key_option,
+    parse_periods,
+)
 from gen.commands.output import check_file, own_command, provenance, say, write_json
 from gen.system import distributed
 
@@ -70,7 +78,7 @@ def measure_images(
         workers=workers, skip_bad=on_bad_image == "skip", background=background,
         max_pixels=max_image_pixels,
     )  # fmt: skip
-    options = {"pictures": report is not None, "network": {"key": key} if key else None}
+    options = {"pictures": report is not None, "key": key}
     looked = measure_path(paths, reference, periods, selection, num, inputs, **options)
     measurement, label = looked.measurement, ", ".join(path.resolve().name for path in paths)
     text = f"{measurement}\n\n{lines_table(measurement)}" if channels else measurement
@@ -123,7 +131,7 @@ OPTIONS = [
     _option(_WHAT, "--gap", type=_SIZE, default=0, metavar="N", help="pixels around the tiles"),
     _option(_WHAT, "--max-images", type=_COUNT, metavar="N", help="take the first N, by name"),
     _option(_WHAT, "--num", type=_COUNT, default=1024, metavar="N", help="samples of a run"),
-    _option(_WHAT, "--key", metavar="NAME", help="part of a file of weights, such as g_ema"),
+    key_option(_WHAT),
     _option(_WHAT, "--inputs", type=_PATH, metavar="PATH",
             help="images to show a segmenter, to measure its logit maps"
              "  [default: its validation images]"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gen.commands.options import Command, GroupedOption
+from gen.commands.options import Command, key_option
 from gen.commands.output import say
 
 
@@ -23,7 +23,7 @@ inspect = Command(
     callback=print_description,
     params=[
         click.Argument(["path"], type=click.Path(path_type=Path)),
-        GroupedOption(["--key"], metavar="NAME", help="show this part, such as g_ema"),
+        key_option("Options"),
     ],
     examples="""
         gen inspect runs/00000-dcgan-shapes

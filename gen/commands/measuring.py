@@ -40,14 +40,15 @@ def measure_path(
     inputs: Path | None = None,
     pictures: bool = False,
     network: dict[str, Any] | None = None,
+    key: str | None = None,
 ) -> Looked:
     """Measure images of paths, against those of `reference`, in constant memory.
 
     Images of several sizes are measured in blocks of one size. The reference is read as images of
     the same size and channels. What is left out is said in one line each on stderr, as is progress
     on a terminal. Of several processes each looks at a share of the images; all return what one
-    would have found. `pictures` are what a report needs; `network` is as in `open_images`. With
-    `periods` None, those that a network can leave join 2, 4, and 8.
+    would have found. `pictures` are what a report needs; `network` and `key` are as in
+    `open_images`. With `periods` None, those that a network can leave join 2, 4, and 8.
 
     Raises:
         DataError, BadImage: As `open_stream`.
@@ -60,7 +61,7 @@ def measure_path(
         lattice=math.lcm(*(periods or PERIODS)),
         most=least_block(periods or PERIODS),
     )
-    stream = open_images(paths, selection, num, inputs, network)
+    stream = open_images(paths, selection, num, inputs, network, key)
     periods = periods or stream.periods() or PERIODS
     channels, *size = stream.shape
     pictures = pictures or reference is not None
@@ -73,7 +74,7 @@ def measure_path(
     if reference:
         one_size = None if block or selection.crop else tuple(size)
         alike = dataclasses.replace(selection, channels=channels, block=block, size=one_size)
-        images = _watched(open_images([reference], alike, num), "reference", [])
+        images = _watched(open_images([reference], alike, num, key=key), "reference", [])
         real = _metered(images, Meter(periods, (0, 255), pictures, block=block))
     firsts = [part for parts in distributed.gather(kept) for part in parts]
     source = _source(stream)

@@ -159,6 +159,15 @@ def usage_errors_once() -> Iterator[None]:
         raise
 
 
+def key_option(group: str) -> GroupedOption:
+    """What chooses a network in a file of weights of others; every command that opens one has it.
+
+    Where it is left out, errors of `gen.runs.weights.choose` name it.
+    """
+    text = "part of a file of weights, such as g_ema"
+    return grouped(group, "--key", metavar="NAME", help=text)
+
+
 def network_options() -> list[click.Parameter]:
     """What names a network of others and its inputs: the keywords of `gen.inputs.open_network`."""
     option = partial(grouped, "Network of others")
@@ -171,7 +180,7 @@ def network_options() -> list[click.Parameter]:
                help="a callable of a package builds it: a.b:C.method; runs its code"),
         option("--diffusers", metavar="DIR", type=path,
                help="the AutoencoderKL or VQModel of a diffusers folder, offline"),
-        option("--key", metavar="NAME", help="part of a file of weights, such as g_ema"),
+        key_option("Network of others"),
         option("--inputs", metavar="DIR", type=path, help="images for a network that takes images"),
         option("--crop", type=SIZE, help="their size, S or HxW pixels  [default: what fits all]"),
         option("--range", "value_range", metavar="LOW,HIGH", type=Parsed("LOW,HIGH", parse_range),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen.commands.images import check_arguments
-from gen.commands.options import SIZE, Command, grouped
+from gen.commands.options import SIZE, Command, grouped, key_option
 from gen.commands.output import provenance, say, write_json
 from gen.system.errors import InputError
 
@@ -66,6 +66,7 @@ quality = Command(
                 show_default=True, help="where named sets lie or are downloaded to"),
         grouped(_WHAT, "--num", type=click.IntRange(1, 10**9), default=10_000, show_default=True,
                 metavar="N", help="images from each side, at most"),
+        key_option(_WHAT),
         grouped(_WHAT, "--size", type=SIZE, help="for a data set's name instead of a run"),
         FEATURES_OPTION,
         grouped(_HOW, "--batch-size", type=click.IntRange(1, 65536), default=64, show_default=True,

@@ -108,6 +108,7 @@ def measure_quality(
     size: tuple[int, int] | None = None,
     data_root: Path | str = "data",
     batch_size: int = 64,
+    key: str | None = None,
 ) -> Quality:
     """Compare samples with a reference, the same number of each, at the samples' size.
 
@@ -121,12 +122,13 @@ def measure_quality(
         size: (H, W), for a data set's name as `path` only.
         data_root: Where the files of named sets lie.
         batch_size: Images that the feature network takes at once.
+        key: The part of a file of weights of others as `path`, such as `g_ema`.
 
     Raises:
         ValueError: Fewer than `MIN_IMAGES`, or images that the features do not take.
         DataError, BadImage, CheckpointError: As `load_dataset` and `gen.runs.open.load`.
     """
-    samples = open_samples(path, num, size, Path(data_root))
+    samples = open_samples(path, num, size, Path(data_root), key)
     real = _images(_load(reference, Path(data_root), samples.shape), samples.shape)
     images = min(num, samples.count, real.count)
     if images < MIN_IMAGES:
@@ -167,7 +169,9 @@ def compare_images(
     )  # fmt: skip
 
 
-def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) -> ImageSet:
+def open_samples(
+    path: str, num: int, size: tuple[int, int] | None, root: Path, key: str | None = None
+) -> ImageSet:
     """The images to be judged; files must all have one size, for resizing would change the score.
 
     Raises:
@@ -182,7 +186,7 @@ def open_samples(path: str, num: int, size: tuple[int, int] | None, root: Path) 
     if size is not None:
         raise InputError(f"--size is for a data set's name; the images of {path} have their own")
     if holds_network(Path(path)):
-        network = load(path)
+        network = load(path, key=key)
         shape = tuple(sample_images(network, [0]).shape[1:])
         return ImageSet(path, num, shape, lambda seeds: sample_images(network, seeds))
     stream = open_stream(Path(path))

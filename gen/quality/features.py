@@ -18,7 +18,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from gen.data.decode import DataError
 from gen.images import to_float
 from gen.models.classifier import Classifier
-from gen.runs.open import open_run
+from gen.runs.open import open_own_run
 from gen.system.errors import InputError
 
 SEED = 2020  # of random weights, and of every choice of images
@@ -88,10 +88,10 @@ def classifier_features(path: str, shape: tuple[int, int, int]) -> Features:
     """Those of a run of `gen train classifier`.
 
     Raises:
-        CheckpointError: as `gen.runs.open.open_run`.
+        CheckpointError: as `gen.runs.open.open_own_run`.
         ValueError: a run of something else, or of images of another shape.
     """
-    run = open_run(path, device="cpu")
+    run = open_own_run(path, device="cpu")
     classifier = run.modules.get("classifier")
     if classifier is None:
         raise InputError(f"{path}: holds {', '.join(run.modules)}, no classifier")

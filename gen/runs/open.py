@@ -239,6 +239,18 @@ def open_run(
     return run
 
 
+def open_own_run(path: Path | str, *, ema: bool = True, device: str = "auto") -> Run:
+    """As `open_run`, of what gen wrote alone.
+
+    Raises:
+        CheckpointError: weights of others as well.
+    """
+    file, held = read_newest(path)
+    if not is_ours(held):
+        raise CheckpointError(f"{file}: weights from elsewhere, without a configuration of gen")
+    return open_run(path, ema=ema, device=device, read=(file, held))
+
+
 _GENERATOR = re.compile(r"(.*\.)?(net_?)?g(en(erator)?)?(_?ema)?|(.*\.)?(g_)?ema", re.IGNORECASE)
 
 

@@ -21,7 +21,7 @@ from gen.data.decode import DataError, decode, list_images
 from gen.data.sources import resize
 from gen.images import MID_GREY, encode_mask, to_float
 from gen.runs.data import load_split
-from gen.runs.open import Run, open_run
+from gen.runs.open import Run, open_own_run
 from gen.sampling.targets import Folder, file_sha256
 from gen.system.errors import InputError
 
@@ -36,10 +36,9 @@ def open_segmenter(path: Path | str, *, ema: bool = True, device: str = "auto") 
         CheckpointError: missing, damaged or foreign.
         ValueError: a run that predicts no masks.
     """
-    run = open_run(path, ema=ema, device=device)
+    run = open_own_run(path, ema=ema, device=device)
     if not run.predicts_masks:
-        kind = run.config.model.model if run.config else "generator"
-        raise InputError(f"{path}: a {kind}, which predicts no masks")
+        raise InputError(f"{path}: a {run.config.model.model}, which predicts no masks")
     return run
 
 

@@ -21,17 +21,17 @@ def save_pretrained(source: Path | str, folder: Path | str, *, ema: bool = True)
     """Write config.json and model.safetensors of a run or checkpoint.
 
     Args:
-        source: as `gen.runs.open.open_run`.
+        source: as `gen.runs.open.open_own_run`.
         folder: new or empty.
         ema: take the moving average of the weights instead of the last ones.
 
     Raises:
-        CheckpointError: as `gen.runs.open.open_run`.
+        CheckpointError: as `gen.runs.open.open_own_run`.
         OSError: `folder` holds something, or cannot be written.
     """
-    from gen.runs.open import open_run
+    from gen.runs.open import open_own_run
 
-    run = open_run(source, ema=ema, device="cpu")
+    run = open_own_run(source, ema=ema, device="cpu")
     check_new(Path(folder))
     with atomic_folder(Path(folder)) as target:
         write(run, target)
@@ -46,21 +46,15 @@ def from_pretrained(folder: Path | str, *, device: str = "auto") -> nn.ModuleDic
     """
     from torch import nn
 
-    from gen.runs.open import open_run
+    from gen.runs.open import open_own_run
 
-    return nn.ModuleDict(open_run(folder, device=device).modules).eval()
+    return nn.ModuleDict(open_own_run(folder, device=device).modules).eval()
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write config.json and model.safetensors into a folder that exists.
-
-    Raises:
-        InputError: weights from elsewhere, which have no configuration.
-    """
+    """Write config.json and model.safetensors into a folder that exists."""
     from gen.runs.pretrained import write_pretrained
 
-    if run.config is None:
-        raise InputError(f"{run.path}: weights from elsewhere, no configuration to export")
     # Where the images lay on this machine is nobody else's business.
     data = dataclasses.replace(
         run.config.data, data=last_name(run.config.data.data), data_root="data"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gen.models.stack import TransposedStack
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -45,34 +46,73 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_bundles_are_chosen_from_by_key(tmp_path):
-    last, average = generator(0), generator(1)
+@pytest.fixture
+def bundle(tmp_path):
+    last = generator(0)
     optimizer = torch.optim.Adam(last.parameters())
     last(torch.ones(2, 6)).sum().backward()
     optimizer.step()
-    bundle = {
-        "generator": last.state_dict(), "g_ema": average.state_dict(), "epoch": 3,
+    content = {
+        "generator": last.state_dict(), "g_ema": generator(1).state_dict(), "epoch": 3,
         "discriminator": critic().state_dict(), "optimizer": optimizer.state_dict(),
     }  # fmt: skip
-    torch.save(bundle, tmp_path / "bundle.pth")
+    torch.save(content, tmp_path / "bundle.pth")
+    return tmp_path / "bundle.pth"
+
+
+def test_bundles_are_chosen_from_by_key(bundle):
     with pytest.raises(CheckpointError) as caught:
-        load(tmp_path / "bundle.pth")
+        load(bundle)
     assert "choose one: --key generator or --key g_ema" in str(caught.value)
-    same(tmp_path / "bundle.pth", average, key="g_ema")
-    same(tmp_path / "bundle.pth", last.eval(), key="generator")
+    held = read_file(bundle)
+    for key in ("g_ema", "generator"):
+        (network := generator(2)).load_state_dict(held[key])
+        same(bundle, network, key=key)
     for key, said in (("nobody", "has no part 'nobody'"), ("discriminator", "can build none")):
         with pytest.raises(CheckpointError, match=said):
-            load(tmp_path / "bundle.pth", key=key)
-    text = describe_file(tmp_path / "bundle.pth")
+            load(bundle, key=key)
+    text = describe_file(bundle)
     assert "g_ema: 10 entries" not in text and "g_ema: " in text and "epoch = 3" in text
     assert "    main.3.weight (8, 4, 4, 4) float32" in text and "exp_avg (6, 8, 4, 4)" in text
-    assert "main.0.weight" in describe_file(tmp_path / "bundle.pth", "g_ema")
-    for words in (["sample", "--npy", tmp_path / "images.npy"], ["compare"], ["images"]):
-        given = [*words, tmp_path / "bundle.pth", "--num", 64]
-        result = run(*given, "--key", "g_ema")
-        assert result.exit_code == 0, result.output
+    assert "main.0.weight" in describe_file(bundle, "g_ema")
+
+
+def opened_by_commands(bundle, folder):
+    """Arguments of every command that opens a file of weights, each a file in each place."""
+    images = ["--num", 64]
+    (folder / "a").mkdir()
+    for number in range(32):
+        values = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(values).save(folder / "a" / f"{number}.png")
+    quality = ["--reference", folder / "a", "--num", 32]
+    features = ["--features", f"classifier:{bundle}"]
+    segment = ["--images", folder / "a", "--outdir", folder / "masks"]
+    return {
+        "sample": ["sample", bundle, *images, "--npy", folder / "images.npy"],
+        "sample, segmenter": ["sample", bundle, *segment],
+        "compare": ["compare", bundle, *images],
+        "images": ["images", bundle, *images],
+        "images, reference": ["images", folder / "a", "--reference", bundle, *images],
+        "model": ["model", bundle, "--num", 128],
+        "repair": ["repair", bundle, "--num", 128, "-o", folder / "repaired.pth"],
+        "quality": ["quality", bundle, *quality],
+        "quality, features": ["quality", folder / "a", *features, *quality],
+        "export": ["export", bundle, "--outdir", folder / "exported"],
+    }
+
+
+def test_every_command_that_suggests_a_key_takes_it(bundle, tmp_path):
+    for name, given in opened_by_commands(bundle, tmp_path).items():
         result = run(*given)
-        assert result.exit_code == 1 and "choose one: --key generator" in result.stderr
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1, name
+        if "--key" not in result.stderr:
+            assert name in ("sample, segmenter", "quality, features", "export"), result.stderr
+            assert "weights from elsewhere" in result.stderr
+            continue
+        assert "choose one: --key generator or --key g_ema" in result.stderr
+        result = run(*given, "--key", "g_ema")
+        wanted = "not repaired, nothing written" if name == "repair" else ""
+        assert result.exit_code == bool(wanted) and wanted in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(
