@@ -24,16 +24,12 @@ from gen.commands.output import own_command, provenance, say, say_notes, write_j
 from gen.system.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gen.analysis.layers.blame import Blame, Share
     from gen.analysis.layers.steps import Layer
     from gen.analysis.layers.trace import Trace
     from gen.analysis.measure.result import Measurement
     from gen.inputs import LoadedNetwork
     from gen.sampling.adapt import Inputs
-
-TRACED = 256  # inputs whose maps inside the network are measured
 
 
 def source_options() -> list[click.Parameter]:
@@ -62,24 +58,22 @@ def explain_model(
     gate = Gate.taken_from(network)
     from gen.analysis.layers.advice import advise
     from gen.analysis.layers.blame import blame
-    from gen.analysis.layers.steps import find_layers, list_periods
     from gen.analysis.layers.trace import trace
     from gen.analysis.report.history import describe_onset, read_history
     from gen.inputs import open_network
 
     opened = open_network(path, **network)
-    value_range = opened.value_range
     if opened.program == "ONNX":
         raise InputError(
             f"{opened.name}: an ONNX graph has no layers to explain; measure it by gen compare"
         )
     say_notes(opened)
     inputs = opened.draw(num)
-    periods = list_periods(find_layers(opened.network, inputs[:2]).layers, periods)
-    measurement, first = _measure(opened, inputs, periods, report is not None)
     options = {"periods": periods, "batch_size": opened.adapted.batch_size}
-    traced = trace(opened.network, inputs[:TRACED], **options)
-    blamed = blame(opened.network, inputs, value_range, **options)
+    traced = trace(opened.network, inputs, **options)
+    options |= {"value_range": opened.value_range, "pictures": report is not None}
+    blamed = blame(opened.network, inputs, **options)
+    measurement = blamed.images
     history = read_history(Path(path)) if path else []
     since, words = describe_onset(history), advise(measurement, traced, blamed)
     layers = f"{traced}\n\n{blamed}"
@@ -96,15 +90,14 @@ def explain_model(
     if report:
         command = spell_network(path, network)
         page = {"history": history, "since": since, "words": words, "command": command}
-        _write_page(report, opened, measurement, first, traced, blamed, **page)
+        _write_page(report, opened, inputs, traced, blamed, **page)
     gate.judge({opened.name: measurement})
 
 
 def _write_page(
     report: Path,
     opened: LoadedNetwork,
-    measurement: Measurement,
-    first: Tensor,
+    inputs: Inputs,
     traced: Trace,
     blamed: Blame,
     *,
@@ -118,6 +111,7 @@ def _write_page(
     from gen.analysis.report.html import Picture, Section, write_report
     from gen.analysis.report.layers import GLOSSARY, layers_table, shares_table
     from gen.analysis.report.summary import model_steps
+    from gen.commands.measuring import THUMBNAILS
 
     pictures = []
     if history:
@@ -130,11 +124,10 @@ def _write_page(
     tables = [layers_table(traced), shares_table(blamed)]
     section = Section("Which layer makes it", since, tables, pictures, GLOSSARY)
     steps = model_steps(words, command, _train_again(opened))
-    low, high = opened.value_range
-    thumbnails = ((first - low) * (255 / (high - low))).round().clamp(0, 255)
+    thumbnails = opened.draw_images(inputs[:THUMBNAILS])[:THUMBNAILS].numpy()
     write_report(
-        measurement, report, thumbnails.byte().numpy(), f"Checkerboards of {opened.name}",
-        own_command(), (section,), steps,
+        blamed.images, report, thumbnails, f"Checkerboards of {opened.name}", own_command(),
+        (section,), steps,
     )  # fmt: skip
     say(f"Report: {report / 'index.html'}")
 
@@ -148,25 +141,6 @@ def _train_again(opened: LoadedNetwork) -> str:
         return ""
     # The last of two options counts; kernel size 0 is the first that the upsampler takes.
     return f"{command_line(stored_in(*opened.read).config)} --upsample nearest --kernel-size 0"
-
-
-def _measure(
-    opened: LoadedNetwork, inputs: Inputs, periods: tuple[int, ...], pictures: bool
-) -> tuple[Measurement, Tensor]:
-    """The measurement of all samples, in a stream, and the first of them."""
-    import torch
-
-    from gen.analysis.layers.calls import batches, run_network
-    from gen.analysis.measure.meter import Meter
-    from gen.commands.measuring import THUMBNAILS
-
-    meter, first = Meter(periods, opened.value_range, pictures), []
-    for batch in batches(inputs, opened.adapted.batch_size):
-        images = run_network(opened.network, batch)
-        meter.update(images)
-        if sum(map(len, first)) < THUMBNAILS:
-            first.append(images[:THUMBNAILS].cpu())
-    return meter.compute(), torch.cat(first)[:THUMBNAILS]
 
 
 def own_level(measurement: Measurement | None, layer: Layer) -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from gen.analysis.layers.blame import Blame, LayerShare, Share
 from gen.analysis.layers.overlap import overlap, recommend
-from gen.analysis.layers.trace import Trace
+from gen.analysis.layers.trace import Trace, input_period
 from gen.analysis.measure.lattice import minimum_size
-from gen.analysis.measure.result import Measurement
+from gen.analysis.measure.result import Measurement, Period
 
 MAIN_SHARE = 0.5
 DIFFERENT = 0.25  # shares of two ways that differ by more are both shown
 MIN_CHANGE = 1.0  # dB: layers that lower a level by less are named only where no other does
+COMPARABLE = 10.0  # dB: a grid of the inputs that is weaker by more does not explain one
 WEAK = 0.01  # a p-value above it: detected, but hardly
 SMOOTHER = "Smoother enlarging lowers it, such as --antialias or bilinear interpolation."
 AGAIN = "train again with --upsample balanced, or with nearest enlargement and a convolution"
@@ -21,7 +22,10 @@ AGAIN = "train again with --upsample balanced, or with nearest enlargement and a
 def advise(measurement: Measurement, trace: Trace, blame: Blame) -> list[str]:
     """One or more sentences per detected period, or one for none; then what was not measured."""
     detected = [n for n, period in measurement.periods.items() if period.detected]
-    sentences = [_advise_period(n, measurement, trace, blame) for n in detected]
+    sentences = [
+        _advise_period(n, measurement, trace, blame) + _describe_inputs(n, measurement, trace)
+        for n in detected
+    ]
     return [*(sentences or [_describe_clean(measurement, trace)]), *_unmeasured(measurement, trace)]
 
 
@@ -87,7 +91,8 @@ def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: B
     head = f"Period {period}{shown}"
     causes = trace.causes(period)
     if not causes:
-        return f"{head}: {_advise_without_cause(trace)}"
+        shown = _inputs_explain(period, measurement, trace)
+        return f"{head}: {_advise_without_cause(trace, shown)}"
     shares = blame.periods.get(period, ())
     certain = [s for s in shares if any(way.is_cause for way in s.ways.values())]
     named = [s for s in certain if _cause(s).balanced_db < -MIN_CHANGE] or certain
@@ -112,7 +117,34 @@ def _advise_period(period: int, measurement: Measurement, trace: Trace, blame: B
     )
 
 
-def _advise_without_cause(trace: Trace) -> str:
+def _found_in_inputs(period: int, measurement: Measurement, trace: Trace) -> tuple[int, Period]:
+    """The period that the inputs must have to give images this one, and what they have of it."""
+    if trace.inputs is None:
+        return 1, Period(undefined="no images")
+    number = input_period(period, measurement.size[0] // trace.inputs.size[0])
+    return number, trace.inputs.periods.get(number, Period(undefined="1, or not looked for"))
+
+
+def _inputs_explain(period: int, measurement: Measurement, trace: Trace) -> bool:
+    _, found = _found_in_inputs(period, measurement, trace)
+    level = measurement.periods[period].reading_dbc
+    return found.detected and found.reading_dbc > level - COMPARABLE
+
+
+def _describe_inputs(period: int, measurement: Measurement, trace: Trace) -> str:
+    """Whether the inputs have the period themselves; empty where that is not known."""
+    number, found = _found_in_inputs(period, measurement, trace)
+    if found.undefined:
+        return ""
+    if not found.detected:
+        return f" The inputs have no grid of period {number} that can be detected."
+    text = f" The inputs have period {number} at {found.reading_dbc:.1f} dBc themselves"
+    if not _inputs_explain(period, measurement, trace):
+        return f"{text}, which is too weak to explain it."
+    return f"{text}, and the network can pass it on: show it inputs without that grid."
+
+
+def _advise_without_cause(trace: Trace, inputs_explain: bool) -> str:
     if trace.unseen:
         return (
             "no layer that was found can make it, but not everything was seen "
@@ -120,6 +152,8 @@ def _advise_without_cause(trace: Trace) -> str:
         )
     made = sorted({t.layer.period for t in trace.layers if t.layer.period > 1})
     can = f"its layers make {_join([f'period {n}' for n in made])}" if made else "none enlarges"
+    if inputs_explain:
+        return f"no layer of this network can make it ({can})."
     return (
         f"no layer of this network can make it ({can}), so it was learned from the training images "
         "(JPEG leaves 8) or made afterwards. Measure the data: gen images DATA."

@@ -129,12 +129,12 @@ class Amplitudes:
         self.line: list[tuple[float, float]] = []
         self.contrast: NDArray[np.float64] = np.ones(1)
 
-    def __call__(self, passes: Iterable[Tensor]) -> NDArray[np.complex128]:
+    def __call__(self, passes: Iterable[Tensor], pictures: bool = False) -> NDArray[np.complex128]:
         """(blocks, K) amplitudes of batches of images, in the order of their latents."""
-        meters = [Meter(*self.options) for _ in range(BLOCKS)]
+        meters = [Meter(*self.options, pictures) for _ in range(BLOCKS)]
         for number, images in enumerate(passes):
             meters[number % BLOCKS].update(images.float())
-        self.total = Meter(*self.options)
+        self.total = Meter(*self.options, pictures)
         for meter in meters:
             self.total.merge(meter)
         return np.stack([self.amplitudes(meter) for meter in meters])
@@ -200,6 +200,7 @@ def blame(
     value_range: tuple[float, float] = (-1.0, 1.0),
     periods: Sequence[int] | None = None,
     batch_size: int = BATCH,
+    pictures: bool = False,
 ) -> Blame:
     """Share every period's grid out among the enlarging layers of a network.
 
@@ -209,6 +210,7 @@ def blame(
         value_range: Values of black and white in the images.
         periods: Periods to measure; default: as `list_periods`.
         batch_size: Inputs of one pass, at most.
+        pictures: Keep in the measurement of the images what pictures of it need.
 
     Raises:
         InputError: Fewer than 64 inputs, or no images.
@@ -217,7 +219,7 @@ def blame(
         raise InputError(f"blame has {len(inputs)} inputs; it takes at least {LEAST}")
     layers, notes, _ = find_layers(network, inputs[:2])
     reading = Amplitudes(list_periods(layers, periods), value_range)
-    plain = reading(generate(network, inputs, batch_size))
+    plain = reading(generate(network, inputs, batch_size), pictures)
     measurement, owner = reading.total.compute(), np.array(reading.period)
     layers = [layer for layer in layers if layer.period > 1]
     why = {layer: can_balance(layer) for layer in layers}

@@ -29,6 +29,7 @@ from gen.analysis.layers.phases import (
 from gen.analysis.layers.steps import Layer, find_layers, list_periods
 from gen.analysis.measure.meter import Meter, range_of_maps
 from gen.analysis.measure.result import Measurement
+from gen.sampling.adapt import Inputs
 
 MEANINGLESS = 20.0  # dBc
 # Feature maps have hundreds of channels; so many, evenly spaced, tell their level well enough.
@@ -61,13 +62,14 @@ class LayerTrace:
 class Trace:
     """Measurements along a network: one entry per layer, the images, and notes.
 
-    `unseen` holds the notes about what could not be followed.
+    `unseen` holds the notes about what could not be followed; `inputs` is as `measure_inputs`.
     """
 
     layers: tuple[LayerTrace, ...]
     images: Measurement
     notes: tuple[str, ...]
     unseen: tuple[str, ...] = ()
+    inputs: Measurement | None = None
 
     def causes(self, period: int) -> list[str]:
         """Names of the layers that can cause a line of exact period `period`."""
@@ -210,7 +212,7 @@ def trace(
 
     Args:
         network: Takes one batch of latents or maps and returns images (N, C, H, W).
-        inputs: Some hundred latents or maps (N, …).
+        inputs: Some hundred latents, maps, or images (N, …).
         periods: Periods to measure in the images; default: as `list_periods`.
         batch_size: Inputs of one pass, at most.
 
@@ -230,5 +232,41 @@ def trace(
     for batch in batches(inputs, batch_size):
         result.add(run_network(network, batch, CallInterceptor(edits)))
     images = result.compute()
-    rows = tuple(probe.conclude(images) for probe in probes)
-    return Trace(rows, images, tuple(notes), tuple(unseen))
+    return Trace(
+        layers=tuple(probe.conclude(images) for probe in probes), images=images,
+        notes=tuple(notes), unseen=tuple(unseen),
+        inputs=measure_inputs(inputs, images, batch_size),
+    )  # fmt: skip
+
+
+def input_period(period: int, factor: int) -> int:
+    """Exact period of the lines that become lines of exact period `period`; 1: none do.
+
+    An enlargement by s takes the frequency f to (f + q)/s. So a line at a/period was at s·a/period.
+    """
+    return period // math.gcd(period, factor)
+
+
+def measure_inputs(inputs: Any, images: Measurement, batch_size: int = BATCH) -> Measurement | None:
+    """What the inputs have of the periods that are detected in the images.
+
+    None unless they are images that are enlarged by one whole factor, or not at all.
+    """
+
+    def arguments(batch: Any) -> tuple[Tensor, ...]:
+        return batch.tensors() if isinstance(batch, Inputs) else (batch,)
+
+    maps, *others = arguments(inputs[:2])
+    if others or maps.ndim != 4 or maps.shape[1] not in (1, 3) or images.images != len(inputs):
+        return None
+    factors = {large / small for large, small in zip(images.size, maps.shape[2:], strict=True)}
+    factor = int(min(factors))
+    detected = [period for period, found in images.periods.items() if found.detected]
+    before = dict.fromkeys(input_period(period, factor) for period in detected if factor)
+    before.pop(1, None)
+    if factors != {factor} or not before:
+        return None
+    meter = _MapMeter(tuple(before))
+    for batch in batches(inputs, batch_size):
+        meter.add(*arguments(batch))
+    return meter.compute()

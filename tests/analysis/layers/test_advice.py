@@ -50,10 +50,16 @@ NEAREST, PIXELS = layer("up", 2, "resize"), layer("tokens", 8, "views", stride=8
 ODD = layer("odd", 2, kernel=3)
 
 
-def situation(periods, layers, shares=(), rest=0.0, unseen=(), size=(32, 32), born=CLEAN):
-    """Arguments of `advise`; shares are (layer, activations, weights or None) of every period."""
+def situation(
+    periods, layers, shares=(), rest=0.0, unseen=(), size=(32, 32), born=CLEAN, inputs=None
+):
+    """Arguments of `advise`; shares are (layer, activations, weights or None) of every period.
+
+    `inputs` are the periods of inputs of 16×16 pixels.
+    """
     found = measurement(periods, size)
-    trace = Trace(tuple(traced(x, born) for x in layers), found, (), tuple(unseen))
+    shown = inputs and measurement(inputs, (16, 16))
+    trace = Trace(tuple(traced(x, born) for x in layers), found, (), tuple(unseen), shown)
     parts = tuple(LayerShare(x, a, w) for x, a, w in shares)
     blame = Blame(dict.fromkeys(periods, parts), dict.fromkeys(periods, rest), found, ())
     return found, trace, blame
@@ -192,6 +198,35 @@ TABLE = {
         "no layer of this network can make it (its layers make period 2 and period 4), so it was "
         "learned from the training images (JPEG leaves 8)",
         "gen repair",
+    ),
+    "inputs with the period": (
+        situation({4: GRID}, [LAST], inputs={2: GRID}),
+        "can make it (its layers make period 2). The inputs have period 2 at -30.0 dBc themselves, "
+        "and the network can pass it on: show it inputs without that grid.",
+        "training images",
+    ),
+    "inputs with the period, and a layer that makes it": (
+        situation({4: GRID}, [INNER], [(INNER, DOWN, None)], inputs={2: GRID}),
+        "nearest enlargement and a convolution. The inputs have period 2 at -30.0 dBc themselves, "
+        "and the network can pass it on",
+        "too weak",
+    ),
+    "inputs with little of the period": (
+        situation({4: GRID}, [LAST], inputs={2: WEAK}),
+        "or made afterwards. Measure the data: gen images DATA. The inputs have period 2 at -50.0 "
+        "dBc themselves, which is too weak to explain it.",
+        "pass it on",
+    ),
+    "inputs without the period": (
+        situation({4: GRID}, [INNER], [(INNER, DOWN, None)], inputs={2: CLEAN}),
+        "nearest enlargement and a convolution. The inputs have no grid of period 2 that can be "
+        "detected.",
+        "themselves",
+    ),
+    "a period that no input can have": (
+        situation({2: GRID}, [LAST], [(LAST, DOWN, None)], inputs={4: GRID}),
+        "mostly last",
+        "inputs",
     ),
     "something was not seen": (
         situation({8: GRID}, [LAST], unseen=["at the end: maps grow from 8x8 to 20x20 by …"]),

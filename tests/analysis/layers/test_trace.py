@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from gen.models.decoder import Decoder
 from torch import nn
 
+from gen.analysis.layers.advice import advise
+from gen.analysis.layers.blame import blame
 from gen.analysis.layers.overlap import overlap
 from gen.analysis.layers.phases import (
     balance,
@@ -229,3 +231,22 @@ def test_trace_shows_where_the_grid_is_born():
         p.line.gray_levels for p in third.output.lines
     )
     assert "stages.2.0" in str(found)
+
+
+def test_the_inputs_of_an_image_network_are_measured_for_the_periods_of_its_images():
+    """A grid of the inputs becomes one of as many times its period, and none of the layer's own."""
+    torch.manual_seed(0)
+    images = F.interpolate(torch.randn(64, 1, 6, 6), scale_factor=4, mode="bicubic")
+    grid = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(12, 12)
+    same = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ConvTranspose2d(4, 1, 4, 2, 1))
+    twice = nn.ConvTranspose2d(1, 1, 4, 2, 1)
+    assert trace(twice, images).inputs is None  # period 2 of the images is nothing in the inputs
+    for network, shown, period, has in (
+        (same, images, 2, "no grid of period 2"),
+        (same, images + grid, 2, "period 2 at"),
+        (twice, images + grid, 4, "period 2 at"),
+    ):
+        traced, blamed = trace(network, shown), blame(network, shown)
+        sentences = advise(blamed.images, traced, blamed)
+        (sentence,) = (s for s in sentences if s.startswith(f"Period {period} at"))
+        assert f"The inputs have {has}" in sentence and "training images" not in sentence
