@@ -159,7 +159,7 @@ class _LayerProbe:
         periods = (math.lcm(*layer.stride),)
         self.layer, self.following = layer, following
         self.output, self.passed_on = _MapMeter(periods), _MapMeter(periods)
-        self.means: list[Tensor] = []
+        self.means, self.ranks = torch.zeros(0, 0), torch.zeros(0)
         self.variance, self.passes = torch.zeros(()), 0
         self.random = torch.Generator().manual_seed(0)
 
@@ -172,9 +172,11 @@ class _LayerProbe:
             yield self.following.enters, self.passed_on.add
 
     def _enter(self, maps: Tensor) -> None:
+        """Keep the local means with the highest random ranks: a fair draw from all passes."""
         every = local_means(maps)
-        chosen = torch.randint(len(every), (64,), generator=self.random)
-        self.means.append(every[chosen])
+        ranks = torch.cat([self.ranks, torch.rand(len(every), generator=self.random)])
+        self.ranks, kept = ranks.topk(min(LOCAL_MEANS, len(ranks)))
+        self.means = torch.cat([self.means.reshape(-1, every.shape[1]), every])[kept]
 
     def _leave(self, maps: Tensor) -> None:
         self.output.add(maps)
@@ -182,10 +184,9 @@ class _LayerProbe:
         self.variance, self.passes = self.variance + variance, self.passes + 1
 
     def conclude(self, images: Measurement) -> LayerTrace:
-        means, gains = torch.zeros(0, 0), self.layer.gains
+        means, gains = self.means, self.layer.gains
         imbalance = predicted = None
         if gains is not None:
-            means = torch.cat(self.means)[:LOCAL_MEANS]
             gains = gains.float().cpu()
             moment = means.T @ means / len(means)
             imbalance = decibels(float(weighted_imbalance(gains, moment)))
