@@ -87,10 +87,11 @@ def train(name: str, outdir: Path) -> dict[str, Any]:
 
 
 def shown(level: dict[str, Any]) -> str:
-    """A level where a grid was found, else the limit below which it would not have been."""
+    """A level where a grid was found, else the limit below which it would not have been, if any."""
     if level["detected"]:
         return f"{level['level_dbc']:.1f}"
-    return f"none above {level['limit_dbc']:.1f}"
+    limit = level["limit_dbc"]
+    return "undefined" if limit is None else f"none above {limit:.1f}"
 
 
 def table(results: list[dict[str, Any]]) -> str:
