@@ -1,13 +1,14 @@
 """Print how well grids are explained and repaired: every figure next to what it should be.
 
-    python benchmarks/accuracy/explain.py               all tables, about 6 minutes on one core
-    python benchmarks/accuracy/explain.py --only marked  one table: marked, predicted
+    python benchmarks/accuracy/explain.py               all tables, about 10 minutes of one core
+    python benchmarks/accuracy/explain.py --only marked  one table: marked, predicted, finetune
 
 *marked*: random networks of three layers of which one was made uneven; blame must name it.
 *predicted*: networks of every upsampler, random and trained, and published ones of
 ../shared/data/weights where that is there. The change that blame predicts for balancing a layer
 against the change that balanced weights make on fresh latents, and what `repair` writes, judged on
 fresh latents by the paired test.
+*finetune*: what fine-tuning the last enlarging layer does to networks that `repair` refuses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,17 @@ from gen.models.decoder import Decoder
 from gen.models.kinds import UPSAMPLERS
 
 from gen.analysis.layers.blame import Amplitudes, Blame, Layer, blame, generate
-from gen.analysis.layers.repair import Trials, Weights, find_parameters, repair, replaced
+from gen.analysis.layers.phases import decibels, smooth
+from gen.analysis.layers.repair import (
+    Repair,
+    Trial,
+    Trials,
+    Weights,
+    find_parameters,
+    level,
+    repair,
+    replaced,
+)
 from gen.analysis.layers.steps import find_layers, list_periods
 from gen.data.datasets import load_dataset
 from gen.system.errors import InputError
@@ -39,8 +50,11 @@ from tests import foreign_networks
 from tests.analysis.layers import networks, test_blame
 
 WEIGHTS = ROOT.parent / "shared" / "data" / "weights"
+TUNING, RATE, PENALTY = 300, 3e-3, 1.0  # steps; per standard deviation of weights; of changes
 NUM = 256  # latents of the prediction, and as many fresh ones
 STEPS = 400  # of training
+AGAINST = "activations, against balanced weights"
+SIGNS = {"activations": "a", AGAINST: "b", "weights": "w"}
 
 
 @dataclass
@@ -77,22 +91,24 @@ def train(decoder: nn.Module, images: Tensor, latent: int) -> nn.Module:
     return decoder.eval()
 
 
-def cases() -> Iterator[Case]:
-    """Networks of every upsampler, random and trained; others; published ones."""
+def cases(seed: int = 1) -> Iterator[Case]:
+    """Networks of every upsampler, random and trained; others; for seed 1, published ones."""
     data = load_dataset("shapes", root="data", size=(32, 32), channels=3, count=512)
     images = data.fetch(range(512)).images.float() / 127.5 - 1
     kinds = [(upsample, kind.kernel_sizes[0]) for upsample, kind in UPSAMPLERS.items()]
     for upsample, kernel in [*kinds, ("transposed", 3), ("transposed", 5)]:
         for trained in (False, True):
-            torch.manual_seed(1)
+            torch.manual_seed(seed)
             decoder = Decoder(16, (32, 32), 3, 16, upsample, kernel)
             decoder = train(decoder, images, 16) if trained else warm(decoder)
             how = "trained" if trained else "random"
             yield Case(f"{upsample} k{kernel}, {how}", decoder.eval(), normal(16))
-    torch.manual_seed(0)
+    torch.manual_seed(seed - 1)
     for name in ("unet", "super_resolution", "autoencoder", "tokens", "wavelet", "frames"):
         network, draw = getattr(networks, name)()
         yield Case(f"{name}, random", network.eval(), draw)
+    if seed > 1:
+        return
     for file, build, value_range in (
         ("dcgan_mnist_ryhan.pth", foreign_networks.dcgan_mnist, (-1.0, 1.0)),
         ("vae_celeba_yanndubs.pt", foreign_networks.vae_celeba, (0.0, 1.0)),
@@ -148,9 +164,10 @@ def changed(case: Case, layer: Layer, inputs: Any, way: str, periods: Any) -> di
 
 
 def predict(case: Case, found: Blame, fresh: Any) -> Iterator[tuple[str, float, float]]:
-    """Predicted and measured change of every share that is certain, by way of balancing.
+    """Predicted and measured change of every share that is certain, by what is compared.
 
-    Both predictions are compared with balanced weights, where a layer has such.
+    A prediction is compared with the same balancing of fresh latents, and that by activations also
+    with balanced weights, where a layer has such.
     """
     for layer in {s.layer for shares in found.periods.values() for s in shares}:
         rows = [
@@ -164,10 +181,13 @@ def predict(case: Case, found: Blame, fresh: Any) -> Iterator[tuple[str, float, 
         ]
         if not rows:
             continue
-        way = "weights" if any(w == "weights" for _, w, _ in rows) else "activations"
-        measured = changed(case, layer, fresh, way, [*found.periods])
-        for period, predicted_by, share in rows:
-            yield predicted_by, share.balanced_db, measured[period]
+        ways = dict.fromkeys(way for _, way, _ in rows)
+        measured = {way: changed(case, layer, fresh, way, [*found.periods]) for way in ways}
+        for period, way, share in rows:
+            yield way, share.balanced_db, measured[way][period]
+            if way == "activations":
+                weights = measured.get("weights", measured[way])
+                yield AGAINST, share.balanced_db, weights[period]
 
 
 def judge(case: Case, inputs: Any, fresh: Any, periods: Any) -> tuple[str, bool, bool]:
@@ -196,9 +216,10 @@ def judge(case: Case, inputs: Any, fresh: Any, periods: Any) -> tuple[str, bool,
 
 def predicted() -> None:
     """Predicted against measured changes, and repairs on fresh latents."""
-    points: dict[str, list[tuple[float, float]]] = {"activations": [], "weights": []}
+    points: dict[str, list[tuple[float, float]]] = {}
     written = harmed = 0
     print("\nnetwork: certain shares, predicted → measured change in dB; repair")
+    print("a: by activations, b: against balanced weights, w: by weights")
     for case in cases():
         everything = case.draw(2 * NUM)
         inputs, fresh = everything[:NUM], everything[NUM:]
@@ -207,8 +228,8 @@ def predicted() -> None:
         found = blame(case.network, inputs, case.value_range, periods)
         rows = list(predict(case, found, fresh))
         for way, a, b in rows:
-            points[way].append((a, b))
-        shown = ", ".join(f"{way[0]} {a:+.1f} → {b:+.1f}" for way, a, b in rows) or "none"
+            points.setdefault(way, []).append((a, b))
+        shown = ", ".join(f"{SIGNS[way]} {a:+.1f} → {b:+.1f}" for way, a, b in rows) or "none"
         text, wrote, worse = judge(case, inputs, fresh, periods)
         written, harmed = written + wrote, harmed + worse
         print(f"  {case.name}: {shown}\n    {text}", flush=True)
@@ -217,17 +238,101 @@ def predicted() -> None:
         a, b = np.array(pairs).T
         same = float((np.sign(a) == np.sign(b))[np.maximum(abs(a), abs(b)) > 1].mean())
         print(
-            f"  by {way:<12}{len(pairs)} changes, correlation {np.corrcoef(a, b)[0, 1]:.3f}, "
+            f"  by {way:<38}{len(pairs)} changes, correlation {np.corrcoef(a, b)[0, 1]:.3f}, "
             f"RMS difference {np.sqrt(np.mean((a - b) ** 2)):.1f} dB, sign right in {same:.0%} of "
             "those above 1 dB"
         )
     print(f"\nrepairs written {written}, worse on fresh latents (must: 0) {harmed}")
 
 
+def line_waves(trials: Trials, size: Sequence[int]) -> Tensor:
+    """(K, H, W): exp(−2πj f·n) under a Hann window, for all lines that can be measured."""
+    y, x = (torch.arange(side) for side in size)
+    lines = dict.fromkeys(trials.reading.line)
+    waves = [torch.exp(-2j * torch.pi * (fy * y[:, None] + fx * x)) for fy, fx in lines]
+    window = torch.outer(*(torch.hann_window(side) for side in size))
+    return torch.stack(waves) * (window / window.sum())
+
+
+def tuned(case: Case, found: Repair, trials: Trials) -> Weights:
+    """Fine-tune the last enlarging layer against the lines of its images of the trials' inputs.
+
+    Minimized is the power of all lines, and of those that follow the brightness of the image, plus
+    PENALTY times the power of all that changes in the images.
+    """
+    network, half, name = case.network, NUM // 2, next(iter(found.old))
+    plain = torch.cat([*generate(network, trials.inputs)])
+    light = smooth(plain, [max(trials.reading.period)] * 2)
+    light = (light - light.mean((-2, -1), keepdim=True)) / light.std((-2, -1), keepdim=True)
+    waves, contrast = line_waves(trials, plain.shape[-2:]), plain.var((-2, -1)).mean()
+    weight = network.get_parameter(name).requires_grad_(True)
+    optimizer = torch.optim.Adam([weight], RATE * float(found.old[name].std()))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, TUNING)
+    for step in range(TUNING):
+        at = slice(half * (step % 2), half * (step % 2) + half)
+        images = network(trials.inputs[at])
+        maps = torch.stack([images, images * light[at]]).mean(1).to(waves)
+        power = torch.einsum("mchw,khw->mck", maps, waves).abs().square().sum() / maps.shape[1]
+        loss = power + PENALTY * (images - plain[at]).square().mean()
+        optimizer.zero_grad()
+        (loss / contrast).backward()
+        optimizer.step()
+        schedule.step()
+    new = weight.detach().clone()
+    weight.detach().copy_(found.old[name])
+    weight.requires_grad_(False)
+    return {name: new}
+
+
+def finetune() -> None:
+    """What fine-tuning does to networks that `repair` refuses, on fresh latents.
+
+    PENALTY was chosen for the networks of seed 1; those of seed 2 check it.
+    """
+    print("\nfine-tuned where repair refuses: levels in dBc on fresh latents, by the paired test")
+    for seed in (1, 2):
+        trials = [trial for case in cases(seed) if (trial := finetune_case(case))]
+        kept = [trial for trial in trials if not trial.refusal]
+        steady = [t for t in kept if not any(change.growth for change in t.changes.values())]
+        print(
+            f"seed {seed}: the paired test accepts {len(kept)} of {len(trials)}, and "
+            f"{len(steady)} without any line that grows (must for a second way of repair: most)"
+        )
+
+
+def finetune_case(case: Case) -> Trial | None:
+    """Fine-tune where `repair` refuses, print and return what that does to fresh latents."""
+    everything = case.draw(2 * NUM)
+    inputs, fresh = everything[:NUM], everything[NUM:]
+    periods = list_periods(find_layers(case.network, inputs[:2]).layers)
+    try:
+        found = repair(case.network, inputs, None, case.value_range, periods)
+    except InputError:
+        return None  # no weights to change
+    if not found.refused or not found.before.detected:
+        return None
+    weights = tuned(case, found, Trials(case.network, inputs, periods, case.value_range, 64))
+    trials = Trials(case.network, fresh, periods, case.value_range, 64)
+    trial = trials.run(weights)
+    levels = [
+        f"period {n} {level(trials.before, n):.1f} → {level(trial.after, n):.1f}"
+        + (f" (a line gains {decibels(change.growth):.1f})" if change.growth else "")
+        for n, change in trial.changes.items()
+    ]
+    removed = decibels(sum(change.removed for change in trial.changes.values()))
+    other = decibels(trial.changed - trial.pattern)
+    print(
+        f"  {case.name}: {', '.join(levels)}; removed {removed:.1f}, other changes {other:.1f}: "
+        f"{'refused' if trial.refusal else 'accepted'}",
+        flush=True,
+    )
+    return trial
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tables = {"marked": marked, "predicted": predicted}
+    tables = {"marked": marked, "predicted": predicted, "finetune": finetune}
     parser.add_argument("--only", choices=tables, help="one table")
     chosen = parser.parse_args().only
     start = time.process_time()
