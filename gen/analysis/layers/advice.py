@@ -11,7 +11,9 @@ from gen.analysis.measure.lattice import minimum_size
 from gen.analysis.measure.result import Measurement, Period
 
 MAIN_SHARE = 0.5
-DIFFERENT = 0.25  # shares of two ways that differ by more are both shown
+# Where shares, or changes in dB, differ by more between the ways, the change by weights is shown.
+DIFFERENT = 0.25
+DIFFERENT_DB = 3.0
 MIN_CHANGE = 1.0  # dB: layers that lower a level by less are named only where no other does
 COMPARABLE = 10.0  # dB: a grid of the inputs that is weaker by more does not explain one
 WEAK = 0.01  # a p-value above it: detected, but hardly
@@ -219,9 +221,14 @@ def _describe_cause(share: LayerShare) -> str:
     if found.share <= 1:
         high = min(found.high, 1.0)
         more += [f"share {100 * found.share:.0f} % [{100 * found.low:.0f}, {100 * high:.0f}]"]
-    if other and found is not other and abs(other.share - found.share) > DIFFERENT:
+    if other and found is not other and _differ(found, other):
         more += [f"by its weights the change is {other.balanced_db:+.1f} dB"]
     return text + (f" ({'; '.join(more)})" if more else "")
+
+
+def _differ(a: Share, b: Share) -> bool:
+    shares, changes = abs(a.share - b.share), abs(a.balanced_db - b.balanced_db)
+    return shares > DIFFERENT or changes > DIFFERENT_DB
 
 
 def _advise_layer(share: LayerShare, trace: Trace) -> str:

@@ -136,6 +136,16 @@ TABLE = {
         "(share 90 % [80, 100]; by its weights the change is -2.0 dB)",
         "training images",
     ),
+    "two ways that differ in what they remove": (
+        situation({2: GRID}, [LAST], [(LAST, DOWN, share(0.85, -7.0))]),
+        "lowers the level by 12.0 dB (share 90 % [80, 100]; by its weights the change is -7.0 dB)",
+        "training images",
+    ),
+    "two ways that hardly differ": (
+        situation({2: GRID}, [LAST], [(LAST, DOWN, share(0.85, -10.0))]),
+        "lowers the level by 12.0 dB (share 90 % [80, 100]).",
+        "by its weights",
+    ),
     "a share above one, and one against it": (
         situation({2: GRID}, [INNER, LAST], [(LAST, share(2.79, -9.0), None), (INNER, UP, None)]),
         "lowers the level by 9.0 dB. Against it works inner (+4.0 dB).",
