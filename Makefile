@@ -46,7 +46,7 @@ docs: $(STAMP)  ## build the site with guides, API reference and search in build
 bench: $(STAMP)  ## compare speed with what one would run instead (3 minutes)
 	$(RUN) benchmarks/speed/performance.py
 
-# Half an hour on two cores: docs/study.md's rows of shapes. Runs that are in runs/study are not run again.
+# The rows of shapes in docs/study.md. Runs that are in runs/study are not run again.
 STUDY := OMP_NUM_THREADS=1 $(RUN) benchmarks/study/study.py --upsamplers \
 	transposed-k3 transposed-k4 balanced-k4 nearest bilinear subpixel
 study-small: $(STAMP)  ## train and measure 36 small networks, as docs/study.md did, in two processes

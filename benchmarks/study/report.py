@@ -166,7 +166,7 @@ def sign(runs: list[Run], period: str, ours: Sequence[str], theirs: Sequence[str
     """How a difference of levels reads where one side was not detected but only bounded."""
 
     def bounded(names: Sequence[str]) -> bool:
-        levels = [level(r["points"][-1], period) for r in runs if r["cell"]["upsampler"] in names]
+        levels = [level(run["points"][-1], period) for run in by_name(runs, names)]
         return not all(detected for _, detected in levels)
 
     return {(True, False): "≤ ", (False, True): "≥ ", (True, True): "between bounds: "}.get(
@@ -174,10 +174,9 @@ def sign(runs: list[Run], period: str, ours: Sequence[str], theirs: Sequence[str
     )
 
 
-def share(runs: list[Run], names: Sequence[str], index: int, period: str) -> str:
-    """In how many of the runs the period is detected at one point of training."""
-    own = [run for run in runs if run["cell"]["upsampler"] in names]
-    return f"{sum(level(run['points'][index], period)[1] for run in own)}/{len(own)}"
+def by_name(runs: list[Run], names: Sequence[str]) -> list[Run]:
+    """Runs of these upsamplers."""
+    return [run for run in runs if run["cell"]["upsampler"] in names]
 
 
 def contrasts(runs: list[Run]) -> dict[str, str]:
@@ -200,29 +199,27 @@ def contrasts(runs: list[Run]) -> dict[str, str]:
                 values = pairs(own, end_level(period), ours, theirs)
                 bound = sign(own, period, ours, theirs)
                 row(f"{at}, {model.upper()}: {words}", values, " dB", bound=bound)
-        for words, names in (("k3, k5", UNEVEN), ("k2, k4, k6", EVEN), ("subpixel", ("subpixel",))):
-            own = [run for run in runs if run["cell"]["upsampler"] in names]
-            row(
-                f"{at}: end minus start of training, {words}", list(map(change(period), own)), " dB"
-            )
-        transposed = [run for run in runs if run["cell"]["upsampler"] in (*UNEVEN, *EVEN)]
+        for names in (UNEVEN, EVEN, ("subpixel",)):
+            own = by_name(runs, names)
+            words = ", ".join(sorted({run["cell"]["upsampler"] for run in own}))
+            row(f"{at}: end minus start of training, {words}", [*map(change(period), own)], " dB")
+        transposed = by_name(runs, (*UNEVEN, *EVEN))
         both = between_models(transposed, end_level(period))
         row(f"{at}, transposed: VAE minus DCGAN", both, " dB")
     for name, measure in itertools.product(REMEDIES, ("kernel", "recall")):
         values = pairs(runs, quality(measure), [name], [REFERENCE])
         row(f"{measure}: {name} minus {REFERENCE}", values, "", 3)
     for words, names in (("transposed", (*UNEVEN, *EVEN)), ("resize", resize)):
-        own = [run for run in runs if run["cell"]["upsampler"] in names]
-        tails = [run["points"][-1]["tail_db"][0] for run in own]
+        tails = [run["points"][-1]["tail_db"][0] for run in by_name(runs, names)]
         row(f"tail against the data, {words}", tails, " dB")
     tried = [run["repair"] for run in runs if run["repair"]]
-    mended = [r for r in tried if not r["refused"]]
+    repaired = [r for r in tried if not r["refused"]]
     found["repair: runs that it repairs, of those with a layer to balance"] = (
-        f"{len(mended)} of {len(tried)}"
+        f"{len(repaired)} of {len(tried)}"
     )
-    row("repair: PSNR", [f["psnr_db"] for f in mended], " dB")
+    row("repair: PSNR", [f["psnr_db"] for f in repaired], " dB")
     for period in PERIODS:
-        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in mended]
+        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in repaired]
         row(f"repair: level at period {period}, after minus before", gains, " dB")
     return found
 
@@ -240,14 +237,14 @@ def tables(sets: dict[str, list[Run]]) -> list[str]:
     return [*lines, *table(["contrast", *found], rows), ""]
 
 
-def four_panels(panel: Callable[[Any, str, str], None], **shared: Any) -> bytes:
+def four_panels(panel: Callable[[Any, str, str], None]) -> bytes:
     """PNG of panel(axes, model, period) for both models and periods, with one legend."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 6.4), layout="constrained")
-        axes = figure.subplots(2, 2, sharey=True, **shared)
+        axes = figure.subplots(2, 2, sharex=True, sharey=True)
         for own, (model, period) in zip(axes.flat, itertools.product(MODELS, PERIODS), strict=True):
             panel(own, model, period)
         handles, labels = axes.flat[0].get_legend_handles_labels()
@@ -295,7 +292,7 @@ def draw(sets: dict[str, list[Run]]) -> bytes:
         axes.set_ylabel("level of the checkerboard (dBc)")
         axes.grid(axis="y", color="#EEEEEE")
 
-    return four_panels(panel, sharex=True)
+    return four_panels(panel)
 
 
 # Color-blind-safe (Okabe and Ito); the uneven kernels are the two warm ones.
@@ -325,7 +322,7 @@ def draw_training(runs: list[Run]) -> bytes:
         axes.set_xlabel("step")
         axes.set_ylabel("level (dBc)")
 
-    return four_panels(panel, sharex=True)
+    return four_panels(panel)
 
 
 def main() -> None:

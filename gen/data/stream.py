@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 _BATCH_VALUES = 2**22  # values of one batch: what is held at once, whatever the size of the set
 _MAX_BATCH = 256
 _TASK_VALUES, _MAX_TASK = 2**18, 32  # values and files of one task of a decoding thread
-# Pixels of an image from which two threads decode faster than one: before, Python's lock rules.
+# Pixels: threads that decode smaller images mostly wait for Python's lock, so one is faster.
 _SMALL = 2**16
 
 
@@ -133,8 +133,8 @@ class Selection:
         block: Take all images that can be cut into blocks of this (H, W).
         channels: 1 or 3: read as gray or as RGB, whatever the source holds.
         max_images: Take the first so many images, in the order of their names.
-        workers: Decoding threads; 0 is one per processor, at most eight, and one for images of
-            less than 256×256 pixels, which more threads only slow down.
+        workers: Decoding threads; 0 is one per processor, at most eight. For images of fewer than
+            256×256 pixels, which more threads slow down, it is one.
         skip_bad: Count unreadable files in the notes instead of raising.
         background: Color under transparent pixels.
         max_pixels: Larger images are bad images.
@@ -315,8 +315,8 @@ def _decoded(
     tasks = list(_tasks(files, channels))
     try:
         height, width = files[0].size
-        fitting = 1 if height * width < _SMALL else min(os.cpu_count() or 1, 8)
-        workers = selection.workers or fitting
+        fastest = 1 if height * width < _SMALL else min(os.cpu_count() or 1, 8)
+        workers = selection.workers or fastest
         batch = -(-_batch_size(height * width * channels) // sum(map(len, tasks[0])))
         results = _map_in_rounds(
             _guarded(read, selection.skip_bad), tasks, workers, max(batch, workers)
@@ -424,8 +424,8 @@ def _map_in_rounds(
 ) -> Iterator[_Result]:
     """Yield results in the order of `items`, `size` at a time by threads.
 
-    The threads rest while results are used: who measures images uses all cores, and threads that
-    run Python next to it cost both more than they gain (docs/performance.md).
+    The threads rest while results are used. Measuring uses all cores, and threads that run Python
+    during it slow both (docs/performance.md).
     """
     if workers == 1:
         yield from map(function, items)
