@@ -1,18 +1,19 @@
-"""Tables, contrasts and figures of the study: `python benchmarks/study/report.py`.
+"""Tables, contrasts and figures of the study: `python benchmarks/study/report.py [RUNS …]`.
 
-With `--docs` it rewrites what is between the markers in docs/study.md and draws its two figures. A
-level that was not detected enters a mean as its 95 % upper bound, and the mean then reads "≤".
-Intervals are 95 % t-intervals; those of contrasts are over pairs of runs that share seed and model.
+With `--docs` it rewrites what is between the markers in docs/study.md, docs/study.csv with every
+run, and the two figures. A level that was not detected enters a mean as its 95 % upper bound, and
+the mean then reads "≤". Intervals are 95 % t-intervals; those of contrasts are over pairs of runs
+that share seed and model.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import itertools
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,15 @@ UNEVEN = ("transposed-k3", "transposed-k5")
 EVEN = ("transposed-k2", "transposed-k4", "transposed-k6")
 REFERENCE = "transposed-k4"
 REMEDIES = ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel")
+ORDER = ("transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel")
+QUALITY = ("kernel", "frechet", "precision", "recall")
+# Settings that name a set where they differ from those of the study.
+SETTINGS = {
+    "size": (32, "{0}×{0}"), "steps": (800, "{:,} steps"),
+    "opponent_width": (None, "opponent of width {}"),
+}  # fmt: skip
 Run = dict[str, Any]
+Sets = dict[str, list[Run]]
 Value = Callable[[Run], float]
 
 
@@ -51,9 +60,12 @@ def level(point: dict[str, Any], period: str) -> tuple[float, bool]:
     return max(known, FLOOR), found["detected"] and known > FLOOR
 
 
-def mean_level(runs: Sequence[Run], index: int, period: str) -> str:
-    """Mean level of these runs at one point, ≤ where any is a bound, and how many were detected."""
-    levels = [level(run["points"][index], period) for run in runs]
+def mean_level(runs: Sequence[Run], period: str) -> str:
+    """Mean level at the end, ≤ where any is a bound, and how many were detected."""
+    last = [run["points"][-1] for run in runs]
+    levels = [level(point, period) for point in last if period in point["periods"]]
+    if not levels:
+        return ""
     found = sum(detected for _, detected in levels)
     sign = "" if found == len(levels) else "≤ "
     return f"{sign}{np.mean([db for db, _ in levels]):.1f} ({found}/{len(levels)})"
@@ -78,25 +90,43 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def results(runs: list[Run], model: str) -> list[str]:
-    """One row per upsampler, over its seeds."""
-    header = ["upsampler", *(f"period {p} {when}" for when in ("start", "end") for p in PERIODS)]
-    header += ["limits", "found at end by", "tail", "kernel distance", "recall", "minutes"]
+def results(sets: Sets, cell: Callable[[list[Run]], str]) -> list[str]:
+    """A table of `cell(runs of one upsampler)`: a row per upsampler, a column per model and set."""
+    columns = [
+        (model, data) for model in MODELS for data in sets if by_upsampler(sets[data], model)
+    ]
+    found = {column: by_upsampler(sets[column[1]], column[0]) for column in columns}
+    names = dict.fromkeys(name for own in found.values() for name in own)
+    rows = [
+        [name, *(cell(own[name]) if name in own else "" for own in found.values())]
+        for name in sorted(names, key=rank)
+    ]
+    return table(["upsampler", *(f"{model.upper()} {data}" for model, data in found)], rows)
+
+
+def all_runs(sets: Sets) -> str:
+    """CSV of every run: what it was, and what it left."""
     rows = []
-    for name, own in by_upsampler(runs, model).items():
-        last = [run["points"][-1] for run in own]
-        limits = (np.mean([p["periods"][n]["detection_limit_dbc"] for p in last]) for n in PERIODS)
-        rows.append([
-            name,
-            *(mean_level(own, index, period) for index in (0, -1) for period in PERIODS),
-            ", ".join(f"{limit:.0f}" for limit in limits),
-            statistics_of(last),
-            spread(p["tail_db"][0] for p in last),
-            spread((1000 * p["quality"]["kernel"] for p in last), 1),
-            f"{np.mean([p['quality']['recall'] for p in last]):.2f}",
-            f"{np.mean([minutes(run) for run in own]):.1f}",
-        ])  # fmt: skip
-    return table(header, rows)
+    for (data, runs), model in itertools.product(sets.items(), MODELS):
+        for run in itertools.chain(*by_upsampler(runs, model).values()):
+            first, last, cell = run["points"][0], run["points"][-1], run["cell"]
+            row = {"data": data, "model": model, "upsampler": cell["upsampler"]}
+            row |= {"seed": cell["seed"], "decoder_width": run["decoder_width"]}
+            periods = itertools.product((("start", first), ("end", last)), last["periods"])
+            for (when, point), n in periods:
+                period = point["periods"][n]
+                for name in ("level", "level_low", "level_upper", "detection_limit"):
+                    value = period[f"{name}_dbc"]
+                    row[f"period{n}_{when}_{name}_dbc"] = "" if value is None else f"{value:.1f}"
+                row[f"period{n}_{when}_found"] = " ".join(period["found"])
+            row |= {"tail_db": f"{last['tail_db'][0]:.2f}"}
+            row |= {name: f"{last['quality'][name]:.4g}" for name in QUALITY}
+            rows.append(row | {"training_minutes": f"{minutes(run):.2f}"})
+    out, columns = io.StringIO(), max(rows, key=len)  # period 8 is not in all
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def minutes(run: Run) -> float:
@@ -104,23 +134,18 @@ def minutes(run: Run) -> float:
     return run["cell"]["steps"] * BATCH / run["images_per_core_second"] / 60
 
 
-def statistics_of(points: Sequence[dict[str, Any]]) -> str:
-    """Which statistics find a grid of any period, and in how many of these points."""
-    found = Counter(
-        name for p in points for name in {n for q in p["periods"].values() for n in q["found"]}
-    )
-    order = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count}" for name, count in order) or "none"
+def rank(upsampler: str) -> tuple[int, str]:
+    """Order of upsamplers: transposed ones first."""
+    return ORDER.index(upsampler.split("-")[0]), upsampler
 
 
 def by_upsampler(runs: list[Run], model: str) -> dict[str, list[Run]]:
-    """Runs of one model by upsampler, transposed ones first."""
+    """Runs of one model by upsampler, in the order of `rank`."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         if run["cell"]["model"] == model:
             found.setdefault(run["cell"]["upsampler"], []).append(run)
-    order = ["transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel"]
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0].split("-")[0]), item)))
+    return dict(sorted(found.items(), key=lambda item: rank(item[0])))
 
 
 def end_level(period: str) -> Value:
@@ -162,16 +187,20 @@ def between_models(runs: list[Run], value: Value) -> list[float]:
     return [g["vae"] - g["dcgan"] for g in groups.values() if len(g) == 2]
 
 
-def sign(runs: list[Run], period: str, ours: Sequence[str], theirs: Sequence[str]) -> str:
-    """How a difference of levels reads where one side was not detected but only bounded."""
+def difference(
+    runs: list[Run], period: str, ours: Sequence[str], theirs: Sequence[str], seeds: list[float]
+) -> str:
+    """Mean of `seeds`, as a bound where one side was not detected in every run."""
 
     def bounded(names: Sequence[str]) -> bool:
         levels = [level(run["points"][-1], period) for run in by_name(runs, names)]
         return not all(detected for _, detected in levels)
 
-    return {(True, False): "≤ ", (False, True): "≥ ", (True, True): "between bounds: "}.get(
-        (bounded(ours), bounded(theirs)), ""
-    )
+    sides = bounded(ours), bounded(theirs)
+    if all(sides):
+        return "–"  # a difference of two bounds says nothing
+    sign = "≤ " if sides[0] else "≥ " if sides[1] else ""
+    return f"{sign}{spread(seeds)} dB ({len(seeds)})"
 
 
 def by_name(runs: list[Run], names: Sequence[str]) -> list[Run]:
@@ -181,60 +210,90 @@ def by_name(runs: list[Run], names: Sequence[str]) -> list[Run]:
 
 def contrasts(runs: list[Run]) -> dict[str, str]:
     """Effect by contrast, one for each claim of the literature, and the number of runs or pairs."""
-    resize = ("nearest", "bilinear")
+    resize, transposed = ("nearest", "bilinear"), (*UNEVEN, *EVEN)
     found: dict[str, str] = {}
 
-    def row(words: str, values: list[float], unit: str, digits: int = 1, bound: str = "") -> None:
+    def row(words: str, values: list[float], unit: str = " dB", digits: int = 1) -> None:
         if values:
-            found[words] = f"{bound}{spread(values, digits)}{unit} ({len(values)})"
+            found[words] = f"{spread(values, digits)}{unit} ({len(values)})"
 
-    for period in PERIODS:
-        at = f"level at period {period}"
+    for period, model in itertools.product(PERIODS, MODELS):
+        own = [run for run in runs if run["cell"]["model"] == model]
         levels = [("k3, k5 minus k2, k4, k6", UNEVEN, EVEN)]
-        others = ("transposed-k3", *REMEDIES)
-        levels += [(f"{name} minus {REFERENCE}", (name,), (REFERENCE,)) for name in others]
+        levels += [(f"{name} minus {REFERENCE}", (name,), (REFERENCE,)) for name in REMEDIES]
         for words, ours, theirs in levels:
-            for model in MODELS:
-                own = [run for run in runs if run["cell"]["model"] == model]
-                values = pairs(own, end_level(period), ours, theirs)
-                bound = sign(own, period, ours, theirs)
-                row(f"{at}, {model.upper()}: {words}", values, " dB", bound=bound)
-        for names in (UNEVEN, EVEN, ("subpixel",)):
-            own = by_name(runs, names)
-            words = ", ".join(sorted({run["cell"]["upsampler"] for run in own}))
-            row(f"{at}: end minus start of training, {words}", [*map(change(period), own)], " dB")
-        transposed = by_name(runs, (*UNEVEN, *EVEN))
-        both = between_models(transposed, end_level(period))
-        row(f"{at}, transposed: VAE minus DCGAN", both, " dB")
-    for name, measure in itertools.product(REMEDIES, ("kernel", "recall")):
-        values = pairs(runs, quality(measure), [name], [REFERENCE])
-        row(f"{measure}: {name} minus {REFERENCE}", values, "", 3)
-    for words, names in (("transposed", (*UNEVEN, *EVEN)), ("resize", resize)):
-        tails = [run["points"][-1]["tail_db"][0] for run in by_name(runs, names)]
-        row(f"tail against the data, {words}", tails, " dB")
-    tried = [run["repair"] for run in runs if run["repair"]]
-    repaired = [r for r in tried if not r["refused"]]
-    found["repair: runs that it repairs, of those with a layer to balance"] = (
-        f"{len(repaired)} of {len(tried)}"
-    )
-    row("repair: PSNR", [f["psnr_db"] for f in repaired], " dB")
+            if seeds := pairs(own, end_level(period), ours, theirs):
+                words = f"period {period}, {model.upper()}: {words}"
+                found[words] = difference(own, period, ours, theirs, seeds)
     for period in PERIODS:
-        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in repaired]
-        row(f"repair: level at period {period}, after minus before", gains, " dB")
+        for words, names in (("transposed", transposed), ("subpixel", ("subpixel",))):
+            own = by_name(runs, names)
+            row(f"period {period}, {words}: end minus start", [*map(change(period), own)])
+        both = between_models(by_name(runs, transposed), end_level(period))
+        row(f"period {period}, transposed: VAE minus DCGAN", both)
+    for measure, name in itertools.product(("kernel", "recall"), REMEDIES):
+        values = pairs(runs, quality(measure), [name], [REFERENCE])
+        if measure == "kernel":
+            values = [1000 * value for value in values]
+        row(f"{measure}: {name} minus {REFERENCE}", values, "", 1 if measure == "kernel" else 2)
+    for words, names in (("transposed", transposed), ("resize", resize)):
+        own = by_name(runs, names)
+        row(f"tail, {words}", [run["points"][-1]["tail_db"][0] for run in own])
+        traced = sum("trace" in names_of(run["points"][-1]) for run in own)
+        found[f"found by trace, {words}"] = f"{traced} of {len(own)}"
+    found |= repairs(runs)
+    for model in MODELS:
+        own = [minutes(run) for run in runs if run["cell"]["model"] == model]
+        found[f"training minutes, {model.upper()}"] = f"{min(own):.1f} … {max(own):.1f}"
     return found
 
 
-def tables(sets: dict[str, list[Run]]) -> list[str]:
-    """Lines of Markdown: results of each data set and model, then all contrasts side by side."""
+def names_of(point: dict[str, Any]) -> set[str]:
+    """Which statistics find a grid of any period."""
+    return {name for period in point["periods"].values() for name in period["found"]}
+
+
+def repairs(runs: list[Run]) -> dict[str, str]:
+    """How many runs `repair` repairs, and what that changes."""
+    tried = [run["repair"] for run in runs if run["repair"]]
+    done = [r for r in tried if not r["refused"]]
+    found = {"repair: done, of runs with a layer to balance": f"{len(done)} of {len(tried)}"}
+    for period in PERIODS if done else ():
+        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in done]
+        found[f"repair: period {period}, after minus before"] = f"{spread(gains)} dB ({len(done)})"
+    if done:
+        found["repair: PSNR"] = f"{spread(r['psnr_db'] for r in done)} dB ({len(done)})"
+    return found
+
+
+def tables(sets: Sets) -> list[str]:
+    """Lines of Markdown: levels, what they cost, and all contrasts side by side."""
+    runs = itertools.chain(*sets.values())
+    periods = sorted({n for run in runs for n in run["points"][-1]["periods"]}, key=int)
+    cells: dict[str, Callable[[list[Run]], str]] = {
+        f"Level at the end, period {n}, dBc": lambda runs, n=n: mean_level(runs, n) for n in periods
+    }
+    cells["High-frequency tail against the data, dB"] = lambda runs: spread(
+        run["points"][-1]["tail_db"][0] for run in runs
+    )
+    cells["Kernel distance × 1000; recall"] = lambda runs: "; ".join(
+        [
+            f"{1000 * np.mean([*map(quality('kernel'), runs)]):.1f}",
+            f"{np.mean([*map(quality('recall'), runs)]):.2f}",
+        ]
+    )
     lines = []
-    for (data, runs), model in itertools.product(sets.items(), MODELS):
-        if by_upsampler(runs, model):
-            lines += [f"**{model.upper()} on {data}**", "", *results(runs, model), ""]
+    for title, cell in cells.items():
+        lines += [f"**{title}**", "", *results(sets, cell), ""]
+    return lines
+
+
+def contrast_table(sets: Sets) -> list[str]:
+    """Lines of Markdown: all contrasts, one column per data set."""
     found = {data: contrasts(runs) for data, runs in sets.items()}
     words = dict.fromkeys(word for own in found.values() for word in own)
     rows = [[word, *(own.get(word, "") for own in found.values())] for word in words]
-    lines += ["**Contrasts: effect, 95 % interval (runs or pairs)**", ""]
-    return [*lines, *table(["contrast", *found], rows), ""]
+    return ["**Effect, 95 % interval (runs or pairs)**", "", *table(["", *found], rows), ""]
 
 
 def four_panels(panel: Callable[[Any, str, str], None]) -> bytes:
@@ -325,30 +384,47 @@ def draw_training(runs: list[Run]) -> bytes:
     return four_panels(panel)
 
 
+def read(files: Iterable[Path]) -> Sets:
+    """Runs by data set, and by what differs from the settings of the study."""
+    sets: Sets = {}
+    for file in files:
+        if not file.is_file():
+            sys.exit(f"{file}: no such file; python benchmarks/study/study.py makes it")
+        for run in map(json.loads, file.read_text().splitlines()):
+            cell = run["cell"]
+            names = [Path(cell["data"]).stem]
+            names += [
+                words.format(cell[name])
+                for name, (usual, words) in SETTINGS.items()
+                if cell.get(name, usual) != usual
+            ]
+            sets.setdefault(", ".join(names), []).append(run)
+    return sets
+
+
 def main() -> None:
     """Print the tables; with --docs also write them into docs/study.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="?", type=Path, default=ROOT / "runs/study/runs.jsonl")
-    parser.add_argument("--docs", action="store_true", help="rewrite docs/study.md and its picture")
+    usual = [ROOT / "runs/study/runs.jsonl"]
+    parser.add_argument("runs", nargs="*", type=Path, default=usual)
+    parser.add_argument("--also", nargs="*", type=Path, default=[], help="runs in other settings")
+    parser.add_argument("--docs", action="store_true", help="rewrite docs/study.md and its figures")
     given = parser.parse_args()
-    if not given.runs.is_file():
-        sys.exit(f"{given.runs}: no such file; python benchmarks/study/study.py makes it")
-    runs = [json.loads(line) for line in given.runs.read_text().splitlines()]
-    sets: dict[str, list[Run]] = {}
-    for run in runs:
-        sets.setdefault(Path(run["cell"]["data"]).stem, []).append(run)
-    lines = tables(sets)
+    sets, others = read(given.runs), read(given.also)
+    lines = [*tables(sets), *contrast_table(sets)]
+    if others:
+        lines += ["### Longer, larger, and other training", "", *tables(others)]
     print("\n".join(lines))
     if given.docs:
-        page = ROOT / "docs" / "study.md"
+        docs = ROOT / "docs"
+        page = docs / "study.md"
         before, _, rest = page.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
         text = "\n".join([before + BEGIN, "", *lines, END + after])
         write_atomically(page, text.encode())
-        first = next(iter(sets.values()))
-        pictures = {"study.png": draw(sets), "study-training.png": draw_training(first)}
-        for name, png in pictures.items():
-            write_atomically(ROOT / "docs" / "img" / name, png)
+        write_atomically(docs / "study.csv", all_runs(sets | others).encode())
+        write_atomically(docs / "img" / "study.png", draw(sets))
+        write_atomically(docs / "img" / "study-training.png", draw_training(*[*sets.values()][:1]))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 from gen.models.decoder import Decoder
 
 from gen.analysis.layers.repair import repair
+from gen.analysis.measure.lattice import minimum_size
 from gen.analysis.measure.meter import Meter
 from gen.analysis.measure.result import Measurement
 from gen.commands.demo import precision
@@ -66,7 +67,7 @@ UPSAMPLERS: dict[str, tuple[str, int, bool]] = {
     "subpixel": ("subpixel", 3, False),
 }
 REFERENCE = "transposed-k4"  # whose FLOPs at --width the others meet
-PERIODS = (2, 4)
+PERIODS = (2, 4, 8)  # those that the images have room for
 POINTS = 8  # of training, equally spaced, beside initialization
 TAIL = 0.35  # cycles per pixel: the high-frequency tail begins here
 # Short runs want larger steps than the DCGAN paper's; a short average follows them.
@@ -107,7 +108,8 @@ def at_initialization(decoder: Decoder) -> nn.Module:
 
 def meter_of(images: Tensor) -> Meter:
     """What is seen of float images in [−1, 1]."""
-    meter = Meter(PERIODS, (-1, 1), pictures=True)
+    periods = tuple(p for p in PERIODS if min(images.shape[2:]) >= minimum_size(p))
+    meter = Meter(periods, (-1, 1), pictures=True)
     meter.update(images)
     return meter
 

@@ -143,7 +143,7 @@ def _train_again(opened: LoadedNetwork) -> str:
     return f"{command_line(stored_in(*opened.read).config)} --upsample nearest --kernel-size 0"
 
 
-def own_level(measurement: Measurement | None, layer: Layer) -> dict[str, Any] | None:
+def level_to_dict(measurement: Measurement | None, layer: Layer) -> dict[str, Any] | None:
     """Level at a layer's own period, as far as there is one."""
     if measurement is None:
         return None
@@ -161,7 +161,7 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
             "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
             "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
             "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
-            "born": own_level(t.output, t.layer), "passed_on": own_level(t.passed_on, t.layer),
+            "born": level_to_dict(t.output, t.layer), "passed_on": level_to_dict(t.passed_on, t.layer),
         }
         for t in traced.layers
     ]  # fmt: skip
