@@ -161,7 +161,8 @@ def to_dict(traced: Trace, blamed: Blame) -> dict[str, Any]:
             "small": t.layer.small, "large": t.layer.large, "period": t.layer.period,
             "weight": None if t.layer.weight is None else list(t.layer.weight.shape),
             "imbalance_db": t.imbalance_db, "predicted_dbc": t.predicted_dbc,
-            "born": level_to_dict(t.output, t.layer), "passed_on": level_to_dict(t.passed_on, t.layer),
+            "born": level_to_dict(t.output, t.layer),
+            "passed_on": level_to_dict(t.passed_on, t.layer),
         }
         for t in traced.layers
     ]  # fmt: skip
