@@ -61,14 +61,14 @@ def level(point: dict[str, Any], period: str) -> tuple[float, bool]:
 
 
 def mean_level(runs: Sequence[Run], period: str) -> str:
-    """Mean level at the end, ≤ where any is a bound, and how many were detected."""
+    """Mean level at the end ± interval, ≤ where any is a bound, and how many were detected."""
     last = [run["points"][-1] for run in runs]
     levels = [level(point, period) for point in last if period in point["periods"]]
     if not levels:
         return ""
     found = sum(detected for _, detected in levels)
     sign = "" if found == len(levels) else "≤ "
-    return f"{sign}{np.mean([db for db, _ in levels]):.1f} ({found}/{len(levels)})"
+    return f"{sign}{spread(db for db, _ in levels)} ({found}/{len(levels)})"
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
