@@ -222,7 +222,12 @@ def periodic_pictures(options: Options) -> None:
         "found in at most .06, and no limit of 0 dBc or more. Version 0.1: 2 of 20.",
         *("images", "found", "undefined", "largest limit dBc", "target"),
     )
-    for name, draw in (("stripes", nulls.stripes(64)), ("lines of text", nulls.text(64, True))):
+    kinds = {
+        "stripes": nulls.stripes(64),
+        "lines of text at odd distances": nulls.text(64, range(9, 20, 2)),
+        "at even distances: a true period": nulls.text(64, range(10, 20, 2)),
+    }
+    for name, draw in kinds.items():
         generator, alarms, undefined, limits = np.random.default_rng(4), [], [], []
         for _ in range(number):
             found = look(draw(generator, 32))

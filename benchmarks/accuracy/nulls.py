@@ -97,8 +97,8 @@ def rectangles(size: int, count_per_image: int = 16) -> Draw:
     return draw
 
 
-def text(size: int, pitch: bool = False) -> Draw:
-    """Dark words on light pages; with `pitch` in lines of equal distance, one distance a set."""
+def text(size: int, distances: Sequence[int] = ()) -> Draw:
+    """Dark words on light pages; with `distances` in lines, one distance for each set."""
     from PIL import Image, ImageDraw, ImageFont
 
     fonts = {height: ImageFont.load_default(height) for height in range(6, 22)}
@@ -110,15 +110,15 @@ def text(size: int, pitch: bool = False) -> Draw:
         for line in range(0, side, distance):
             x = -int(generator.integers(20))
             while x < side:
-                font = fonts[distance - 3 if pitch else int(generator.integers(7, 22))]
+                font = fonts[distance - 3 if distances else int(generator.integers(7, 22))]
                 word = "".join(generator.choice(letters, generator.integers(2, 9)))
-                y = line if pitch else int(generator.integers(-10, side))
+                y = line if distances else int(generator.integers(-10, side))
                 paint.text((x, y), word, fill=int(generator.integers(0, 80)), font=font)
                 x += int(font.getlength(word + " "))
         return np.asarray(image)
 
     def draw(generator: np.random.Generator, count: int) -> Planes:
-        distance = int(generator.integers(9, 20))
+        distance = int(generator.choice(distances or range(9, 20)))
         return crops([page(generator, distance) for _ in range(3)], size)(generator, count)
 
     return draw

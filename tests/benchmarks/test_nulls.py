@@ -12,7 +12,7 @@ KINDS = {
     **nulls.nulls(LEAVES, {"own": np.stack([p[:64, :64] for p in LEAVES] * 8)}),
     **nulls.worlds(LEAVES),
     "stripes": nulls.stripes(64),
-    "lines of text": nulls.text(64, pitch=True),
+    "lines of text": nulls.text(64, range(9, 20)),
 }
 
 

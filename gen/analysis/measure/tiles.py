@@ -108,15 +108,24 @@ class Tiling:
         self.rim_complex = torch.tensor(complex_, device=device, dtype=dtype)
 
     def _around(self) -> Tensor:
-        """Matrix (K, K) that averages |z|² over the grid frequencies around each one, eq. (2)."""
+        """Matrix (K, K) that averages |z|² over the grid frequencies around each one, eq. (2).
+
+        Placebos, the frequencies between the lattice of the grid's even steps, leave that lattice
+        out: a pattern there would raise their noise and hide itself.
+        """
         matrix = torch.zeros(self.count, self.count, dtype=torch.float64)
+        lines = {self.index(*self.steps(line)) for line in self.lines}
         ring = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
-        for row, (i, j) in zip(matrix, self.frequencies[:-1], strict=True):
+        for own, (i, j) in enumerate(self.frequencies[:-1]):
             # On an axis the noise is that of its ridge.
             steps = [(0, -1), (0, 1)] if i == 0 else [(-1, 0), (1, 0)] if j == 0 else ring
-            near = [n for n in (self.index(i + a, j + b) for a, b in steps) if n < self.count]
+            one, two = ([(i + n * a, j + n * b) for a, b in steps] for n in (1, 2))
+            near = [n for n in (self.index(*k) for k in one) if n < self.count]
+            if own not in lines:
+                between = [k for k in one if k[0] % 2 or k[1] % 2] or two
+                near = [n for n in (self.index(*k) for k in between) if n != own] or near
             for n in near:
-                row[n] += 1 / len(near)
+                matrix[own, n] += 1 / len(near)
         return matrix
 
     def _shifts(self) -> None:
