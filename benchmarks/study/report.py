@@ -39,6 +39,7 @@ UNEVEN = ("transposed-k3", "transposed-k5")
 EVEN = ("transposed-k2", "transposed-k4", "transposed-k6")
 REFERENCE = "transposed-k4"
 REMEDIES = ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel")
+UNKNOWN = "–"
 ORDER = ("transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel")
 QUALITY = ("kernel", "frechet", "precision", "recall")
 # Settings that name a set where they differ from those of the study.
@@ -198,7 +199,7 @@ def difference(
 
     sides = bounded(ours), bounded(theirs)
     if all(sides):
-        return "–"  # a difference of two bounds says nothing
+        return UNKNOWN  # a difference of two bounds says nothing
     sign = "≤ " if sides[0] else "≥ " if sides[1] else ""
     return f"{sign}{spread(seeds)} dB ({len(seeds)})"
 
@@ -267,7 +268,7 @@ def repairs(runs: list[Run]) -> dict[str, str]:
 
 
 def tables(sets: Sets) -> list[str]:
-    """Lines of Markdown: levels, what they cost, and all contrasts side by side."""
+    """Lines of Markdown: levels, and the high-frequency tail."""
     runs = itertools.chain(*sets.values())
     periods = sorted({n for run in runs for n in run["points"][-1]["periods"]}, key=int)
     cells: dict[str, Callable[[list[Run]], str]] = {
@@ -275,12 +276,6 @@ def tables(sets: Sets) -> list[str]:
     }
     cells["High-frequency tail against the data, dB"] = lambda runs: spread(
         run["points"][-1]["tail_db"][0] for run in runs
-    )
-    cells["Kernel distance × 1000; recall"] = lambda runs: "; ".join(
-        [
-            f"{1000 * np.mean([*map(quality('kernel'), runs)]):.1f}",
-            f"{np.mean([*map(quality('recall'), runs)]):.2f}",
-        ]
     )
     lines = []
     for title, cell in cells.items():
@@ -293,6 +288,7 @@ def contrast_table(sets: Sets) -> list[str]:
     found = {data: contrasts(runs) for data, runs in sets.items()}
     words = dict.fromkeys(word for own in found.values() for word in own)
     rows = [[word, *(own.get(word, "") for own in found.values())] for word in words]
+    rows = [row for row in rows if set(row[1:]) - {"", UNKNOWN}]
     return ["**Effect, 95 % interval (runs or pairs)**", "", *table(["", *found], rows), ""]
 
 
