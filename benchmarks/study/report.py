@@ -303,7 +303,7 @@ def four_panels(panel: Callable[[Any, str, str], None]) -> bytes:
         for own, (model, period) in zip(axes.flat, itertools.product(MODELS, PERIODS), strict=True):
             panel(own, model, period)
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
     small = io.BytesIO()  # 64 colors are enough, at a third of the bytes
@@ -338,13 +338,12 @@ def draw(sets: dict[str, list[Run]]) -> bytes:
                 axes.plot(x, np.mean(levels), marker, color=color, mfc=face, ms=5)
                 axes.plot(x, np.mean(limits), "_", color=GRAY, ms=9)
             axes.plot([], [], marker, color=color, label=data)
-        axes.plot(
-            [], [], "o", color=GRAY, mfc="white", label="not detected in every run: with bounds"
-        )
+        axes.plot([], [], "o", color=GRAY, mfc="white", label="not detected in every run")
         axes.plot([], [], "_", color=GRAY, ms=9, label="detection limit")
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         axes.set_title(f"{model.upper()}, period {period}", fontsize=9)
         axes.set_ylabel("level of the checkerboard (dBc)")
+        axes.set_ylim(FLOOR, 5)
         axes.grid(axis="y", color="#EEEEEE")
 
     return four_panels(panel)
