@@ -23,7 +23,7 @@ def test_this_environment_passes():
     assert find_problem() is None  # `make setup` runs it in a process of its own
 
 
-def test_mismatched_pair_is_one_line_with_the_mend(tmp_path):
+def test_mismatched_pair_is_one_line_with_the_fix(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(
         "raise RuntimeError('operator torchvision::nms does not exist\\nmore advice')"

@@ -54,7 +54,7 @@ def uneven(tmp_path_factory):
     return file
 
 
-def test_model_names_layer_period_and_mend(uneven, tmp_path):
+def test_model_names_layer_period_and_fix(uneven, tmp_path):
     result = run(
         "model", uneven, "--num", 256, "--json", tmp_path / "m.json", "--report", tmp_path / "r"
     )
@@ -95,7 +95,7 @@ def test_since_when():
 
 
 def test_repair_writes_new_weights_that_every_command_takes(uneven, tmp_path):
-    out = tmp_path / "mended.pth"
+    out = tmp_path / "repaired.pth"
     before = uneven.read_bytes()
     result = run("repair", uneven, "-o", out, "--num", 256)
     assert result.exit_code == 0, result.output
@@ -131,10 +131,10 @@ def test_repair_of_a_run_goes_into_its_averaged_weights(finished_run, tmp_path, 
     assert load(tmp_path / "r.pt", device="cpu").latent == 6
 
 
-def test_repair_that_mends_nothing_writes_nothing(tmp_path):
+def test_repair_that_repairs_nothing_writes_nothing(tmp_path):
     argument = ["--script", f"{FOREIGN}:small"]
     result = run("repair", *argument, "-o", tmp_path / "x.pt", "--num", 128, "--target", "-1000")
-    if result.exit_code == 0:  # the toy may be mended; then its state dict is there
+    if result.exit_code == 0:  # the toy may be repaired; then its state dict is there
         assert (tmp_path / "x.pt").is_file()
     else:
         assert "Refused" in result.output and not (tmp_path / "x.pt").exists()

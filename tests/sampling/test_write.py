@@ -45,7 +45,7 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_folder_is_continued_and_damage_mended(finished_run, folder_of, tmp_path):
+def test_a_folder_is_continued_and_damage_repaired(finished_run, folder_of, tmp_path):
     folder, source = tmp_path / "samples", finished_run[1]
     assert run(source, "--seeds", "5-24", "--outdir", folder).exit_code == 0
     sound = folder / "00000005.png"
