@@ -254,13 +254,20 @@ def names_of(point: dict[str, Any]) -> set[str]:
     return {name for period in point["periods"].values() for name in period["found"]}
 
 
+def gain(repair: Run, period: str) -> float:
+    """Change of a period by repair: of its level, or of the bound where a side has no level."""
+    before, after = (repair[side]["periods"][period] for side in ("before", "after"))
+    name = "level_dbc" if before["detected"] and after["detected"] else "level_upper_dbc"
+    return after[name] - before[name]
+
+
 def repairs(runs: list[Run]) -> dict[str, str]:
     """How many runs `repair` repairs, and what that changes."""
     tried = [run["repair"] for run in runs if run["repair"]]
     done = [r for r in tried if not r["refused"]]
     found = {"repair: done, of runs with a layer to balance": f"{len(done)} of {len(tried)}"}
     for period in PERIODS if done else ():
-        gains = [level(f["after"], period)[0] - level(f["before"], period)[0] for f in done]
+        gains = [gain(repair, period) for repair in done]
         found[f"repair: period {period}, after minus before"] = f"{spread(gains)} dB ({len(done)})"
     if done:
         found["repair: PSNR"] = f"{spread(r['psnr_db'] for r in done)} dB ({len(done)})"
