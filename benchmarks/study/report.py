@@ -238,14 +238,14 @@ def contrasts(runs: list[Run]) -> dict[str, str]:
             values = [1000 * value for value in values]
         row(f"{measure}: {name} minus {REFERENCE}", values, "", 1 if measure == "kernel" else 2)
     for words, names in (("transposed", transposed), ("resize", resize)):
-        own = by_name(runs, names)
-        row(f"tail, {words}", [run["points"][-1]["tail_db"][0] for run in own])
-        traced = sum("trace" in names_of(run["points"][-1]) for run in own)
-        found[f"found by trace, {words}"] = f"{traced} of {len(own)}"
+        if own := by_name(runs, names):
+            row(f"tail, {words}", [run["points"][-1]["tail_db"][0] for run in own])
+            traced = sum("trace" in names_of(run["points"][-1]) for run in own)
+            found[f"found by trace, {words}"] = f"{traced} of {len(own)}"
     found |= repairs(runs)
     for model in MODELS:
-        own = [minutes(run) for run in runs if run["cell"]["model"] == model]
-        found[f"training minutes, {model.upper()}"] = f"{min(own):.1f} … {max(own):.1f}"
+        if own := [minutes(run) for run in runs if run["cell"]["model"] == model]:
+            found[f"training minutes, {model.upper()}"] = f"{min(own):.1f} … {max(own):.1f}"
     return found
 
 
