@@ -92,17 +92,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def results(sets: Sets, cell: Callable[[list[Run]], str]) -> list[str]:
-    """A table of `cell(runs of one upsampler)`: a row per upsampler, a column per model and set."""
-    columns = [
-        (model, data) for model in MODELS for data in sets if by_upsampler(sets[data], model)
-    ]
-    found = {column: by_upsampler(sets[column[1]], column[0]) for column in columns}
-    names = dict.fromkeys(name for own in found.values() for name in own)
+    """A table of `cell(runs of one upsampler)`: a row per upsampler, a column per model and set.
+
+    Only sets of several upsamplers are shown.
+    """
+    columns = {}
+    for model, data in itertools.product(MODELS, sets):
+        runs = by_upsampler(sets[data], model)
+        cells = {name: text for name, own in runs.items() if (text := cell(own))}
+        if len(cells) > 1:
+            columns[f"{model.upper()} {data}"] = cells
+    names = {name for cells in columns.values() for name in cells}
     rows = [
-        [name, *(cell(own[name]) if name in own else "" for own in found.values())]
+        [name, *(cells.get(name, "") for cells in columns.values())]
         for name in sorted(names, key=rank)
     ]
-    return table(["upsampler", *(f"{model.upper()} {data}" for model, data in found)], rows)
+    return table(["upsampler", *columns], rows)
 
 
 def all_runs(sets: Sets) -> str:
