@@ -18,6 +18,7 @@ from .trace import solve_trace
 
 MIN_CLUSTERS = 3
 ALIVE = 1e-9  # sum of weights; dead tiles add 3e-20 each
+ALONE = 1.02  # effective number of clusters: one outweighs all others, and fits itself
 SHIFTS_PER_VALUE = {"interior": 2.25, "axis": 1.5}  # neighboring shifts are correlated
 
 
@@ -161,7 +162,9 @@ def _amplitudes(tiling, measured, found: Fit, places, rows, at, free, alive) -> 
         (replica, found.g, found.g_covariance, found.g_n),
     ):
         variance, shape = trace_of(covariance), (*theta.shape[:2], len(free))
-        elsewhere = (np.broadcast_to(v[:, None, list(free)], shape) for v in (value, variance))
+        told = (found.U > 10 * ALIVE) & (n > ALONE) & (variance > TINY)
+        told = np.where(told, variance, np.inf)
+        elsewhere = (np.broadcast_to(v[:, None, list(free)], shape) for v in (value, told))
         own = theta, np.broadcast_to(variance[:, at, None], theta.shape)
         pairs = zip(own, elsewhere, strict=True)
         placebos = Placebos(*(np.concatenate(pair, -1) for pair in pairs), *belonging)

@@ -275,3 +275,13 @@ def test_five_large_images_are_no_blinder_than_three(draw):
     images = draw(5, height=256, width=256).astype(np.uint8)
     three, five = (measure(images[:n]).periods[2].detection_limit_dbc for n in (3, 5))
     assert five < three + 1
+
+
+def test_smooth_maps_have_finite_bounds():
+    """At some frequencies between the lines few of their tiles are alive, or one image's alone."""
+    torch.manual_seed(0)
+    maps = torch.nn.functional.interpolate(torch.randn(64, 1, 6, 6), scale_factor=4, mode="bicubic")
+    torch.nn.Conv2d(1, 4, 3), torch.nn.ConvTranspose2d(4, 1, 4)  # they draw from the same stream
+    maps = torch.nn.ConvTranspose2d(1, 1, 4, 2, 1)(maps).detach()
+    found = measure(maps, value_range=range_of_maps(maps)).periods[8]
+    assert np.isfinite(found.level_upper_dbc) and found.limits_dbc["interior"] is not None
