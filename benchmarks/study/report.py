@@ -73,9 +73,9 @@ def mean_level(runs: Sequence[Run], period: str) -> str:
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
-    """Mean ± half the width of the 95 % t-interval."""
+    """Mean ± half the width of the 95 % t-interval, from three values on."""
     values = np.array(list(values), float)
-    if len(values) < 2:
+    if len(values) < 3:
         return f"{values.mean():.{digits}f}"
     return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
 
