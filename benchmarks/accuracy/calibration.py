@@ -225,7 +225,7 @@ def periodic_pictures(options: Options) -> None:
     kinds = {
         "stripes": nulls.stripes(64),
         "lines of text at odd distances": nulls.text(64, range(9, 20, 2)),
-        "at even distances: a true period": nulls.text(64, range(10, 20, 2)),
+        "lines of text at even distances, a true period": nulls.text(64, range(10, 20, 2)),
     }
     for name, draw in kinds.items():
         generator, alarms, undefined, limits = np.random.default_rng(4), [], [], []

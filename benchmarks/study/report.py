@@ -40,6 +40,7 @@ EVEN = ("transposed-k2", "transposed-k4", "transposed-k6")
 REFERENCE = "transposed-k4"
 REMEDIES = ("balanced-k4", "antialias-k4", "nearest", "bilinear", "subpixel")
 UNKNOWN = "–"
+FEWEST = 3  # values that have an interval
 ORDER = ("transposed", "balanced", "antialias", "nearest", "bilinear", "subpixel")
 QUALITY = ("kernel", "frechet", "precision", "recall")
 # Settings that name a set where they differ from those of the study.
@@ -75,7 +76,7 @@ def mean_level(runs: Sequence[Run], period: str) -> str:
 def spread(values: Iterable[float], digits: int = 1) -> str:
     """Mean ± half the width of the 95 % t-interval, from three values on."""
     values = np.array(list(values), float)
-    if len(values) < 3:
+    if len(values) < FEWEST:
         return f"{values.mean():.{digits}f}"
     return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
 
@@ -237,11 +238,11 @@ def contrasts(runs: list[Run]) -> dict[str, str]:
             row(f"period {period}, {words}: end minus start", [*map(change(period), own)])
         both = between_models(by_name(runs, transposed), end_level(period))
         row(f"period {period}, transposed: VAE minus DCGAN", both)
-    for measure, name in itertools.product(("kernel", "recall"), REMEDIES):
-        values = pairs(runs, quality(measure), [name], [REFERENCE])
-        if measure == "kernel":
-            values = [1000 * value for value in values]
-        row(f"{measure}: {name} minus {REFERENCE}", values, "", 1 if measure == "kernel" else 2)
+    for (measure, scale, digits), name in itertools.product(
+        (("kernel", 1000, 1), ("recall", 1, 2)), REMEDIES
+    ):
+        values = [scale * value for value in pairs(runs, quality(measure), [name], [REFERENCE])]
+        row(f"{measure}: {name} minus {REFERENCE}", values, "", digits)
     for words, names in (("transposed", transposed), ("resize", resize)):
         if own := by_name(runs, names):
             row(f"tail, {words}", [run["points"][-1]["tail_db"][0] for run in own])
@@ -327,7 +328,7 @@ def four_panels(panel: Callable[[Any, str, str], None]) -> bytes:
 SETS = (("o", BLUE), ("s", VERMILION), ("^", GREEN), ("D", INK))  # marker and color by data set
 
 
-def draw(sets: dict[str, list[Run]]) -> bytes:
+def draw(sets: Sets) -> bytes:
     """PNG: level at the end of training by upsampler and data set, with intervals and limits."""
 
     def panel(axes: Any, model: str, period: str) -> None:
@@ -345,7 +346,7 @@ def draw(sets: dict[str, list[Run]]) -> bytes:
                     run["points"][-1]["periods"][period]["detection_limit_dbc"] for run in own
                 ]
                 face = color if all(detected) else "white"
-                half = half_width(levels) if len(levels) > 1 else 0
+                half = half_width(levels) if len(levels) >= FEWEST else 0
                 axes.errorbar(x, np.mean(levels), half, color=color, lw=1, zorder=1)
                 axes.plot(x, np.mean(levels), marker, color=color, mfc=face, ms=5)
                 axes.plot(x, np.mean(limits), "_", color=GRAY, ms=9)
@@ -431,7 +432,8 @@ def main() -> None:
         write_atomically(page, text.encode())
         write_atomically(docs / "study.csv", all_runs(sets | others).encode())
         write_atomically(docs / "img" / "study.png", draw(sets))
-        write_atomically(docs / "img" / "study-training.png", draw_training(*[*sets.values()][:1]))
+        training = draw_training(next(iter(sets.values())))
+        write_atomically(docs / "img" / "study-training.png", training)
 
 
 if __name__ == "__main__":

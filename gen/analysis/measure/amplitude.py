@@ -48,7 +48,7 @@ class Moments:
 class Placebos:
     """The estimator where no line can be: values (C, L, M) and the variance expected of each.
 
-    The variance is infinite where too few tiles are alive to tell it: the placebo counts nothing.
+    The variance is infinite where too few tiles are alive to estimate it; these are left out.
     `response` (L, M) is the share of white noise that is left there, R(d) of eq. (5); 0 where a
     placebo does not belong to a line. `on_axis` (L, M) marks those on the axis of an axis line.
     `worth` (L,) and `axis_worth` (L,) count the independent values; both are 0 where there is none.

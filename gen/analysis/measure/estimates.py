@@ -62,6 +62,11 @@ class Fit:
     a_n: Values
     g_n: Values
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Where any tile is alive (C, K)."""
+        return self.U > 10 * ALIVE
+
 
 def solve(state: State) -> list[Estimates]:
     """Estimates of every measurable period of a state, in the order of its periods."""
@@ -124,7 +129,7 @@ def _solve_period(
     at = tiling.at.cpu().numpy()[rows]
     brightness, square, contrast = pixels
     found, even = fit(sums.weighted), fit(sums.even, brightness[:, None])
-    alive = found.U[:, at] > 10 * ALIVE
+    alive = found.alive[:, at]
     free = _free(tiling, measured)
     second = by_image.weighted.second.cpu().numpy()[:, at]
     a, g, mean = (v[:, at] for v in (found.a, found.g, found.mean))
@@ -162,9 +167,8 @@ def _amplitudes(tiling, measured, found: Fit, places, rows, at, free, alive) -> 
         (replica, found.g, found.g_covariance, found.g_n),
     ):
         variance, shape = trace_of(covariance), (*theta.shape[:2], len(free))
-        told = (found.U > 10 * ALIVE) & (n > ALONE) & (variance > TINY)
-        told = np.where(told, variance, np.inf)
-        elsewhere = (np.broadcast_to(v[:, None, list(free)], shape) for v in (value, told))
+        known = np.where(found.alive & (n > ALONE) & (variance > TINY), variance, np.inf)
+        elsewhere = (np.broadcast_to(v[:, None, list(free)], shape) for v in (value, known))
         own = theta, np.broadcast_to(variance[:, at, None], theta.shape)
         pairs = zip(own, elsewhere, strict=True)
         placebos = Placebos(*(np.concatenate(pair, -1) for pair in pairs), *belonging)

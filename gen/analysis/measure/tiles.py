@@ -110,8 +110,8 @@ class Tiling:
     def _around(self) -> Tensor:
         """Matrix (K, K) that averages |z|² over the grid frequencies around each one, eq. (2).
 
-        Placebos, the frequencies between the lattice of the grid's even steps, leave that lattice
-        out: a pattern there would raise their noise and hide itself.
+        The lines are even steps of the grid. Frequencies between them are placebos and leave even
+        steps out where others are there: a pattern on a line would raise their noise and hide.
         """
         matrix = torch.zeros(self.count, self.count, dtype=torch.float64)
         lines = {self.index(*self.steps(line)) for line in self.lines}
@@ -120,10 +120,11 @@ class Tiling:
             # On an axis the noise is that of its ridge.
             steps = [(0, -1), (0, 1)] if i == 0 else [(-1, 0), (1, 0)] if j == 0 else ring
             one, two = ([(i + n * a, j + n * b) for a, b in steps] for n in (1, 2))
-            near = [n for n in (self.index(*k) for k in one) if n < self.count]
-            if own not in lines:
-                between = [k for k in one if k[0] % 2 or k[1] % 2] or two
-                near = [n for n in (self.index(*k) for k in between) if n != own] or near
+            between = [k for k in one if k[0] % 2 or k[1] % 2]
+            for choice in [one] if own in lines else [between, two, one]:
+                near = [n for n in (self.index(*k) for k in choice) if n not in (own, self.count)]
+                if near:
+                    break
             for n in near:
                 matrix[own, n] += 1 / len(near)
         return matrix

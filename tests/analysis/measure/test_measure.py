@@ -279,9 +279,8 @@ def test_five_large_images_are_no_blinder_than_three(draw):
 
 def test_smooth_maps_have_finite_bounds():
     """At some frequencies between the lines few of their tiles are alive, or one image's alone."""
-    torch.manual_seed(0)
+    torch.manual_seed(6)
     maps = torch.nn.functional.interpolate(torch.randn(64, 1, 6, 6), scale_factor=4, mode="bicubic")
-    torch.nn.Conv2d(1, 4, 3), torch.nn.ConvTranspose2d(4, 1, 4)  # they draw from the same stream
-    maps = torch.nn.ConvTranspose2d(1, 1, 4, 2, 1)(maps).detach()
+    maps = torch.nn.functional.conv_transpose2d(maps, torch.randn(1, 1, 4, 4), stride=2, padding=1)
     found = measure(maps, value_range=range_of_maps(maps)).periods[8]
     assert np.isfinite(found.level_upper_dbc) and found.limits_dbc["interior"] is not None
