@@ -18,7 +18,7 @@ from .trace import solve_trace
 
 MIN_CLUSTERS = 3
 ALIVE = 1e-9  # sum of weights; dead tiles add 3e-20 each
-ALONE = 1.02  # effective number of clusters: one outweighs all others, and fits itself
+ALONE = 2.0  # effective number of clusters: so few fit themselves, and their variance is too small
 SHIFTS_PER_VALUE = {"interior": 2.25, "axis": 1.5}  # neighboring shifts are correlated
 
 
