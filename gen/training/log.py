@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,19 @@ def _line(row: dict[str, Any]) -> bytes:
     return f"{json.dumps(row)}\n".encode()
 
 
+def _silence_writer() -> None:
+    """Print no traceback of TensorBoard's thread: the next event raises what ended it again."""
+    hook = threading.excepthook
+    if hook.__module__ == __name__:
+        return
+
+    def quiet(ended: threading.ExceptHookArgs) -> None:
+        if not type(ended.thread).__module__.startswith("tensorboard."):
+            hook(ended)
+
+    threading.excepthook = quiet
+
+
 class RunLog:
     """Writes into one run directory; of a run that is resumed, rows from `first_step` on go."""
 
@@ -36,6 +49,7 @@ class RunLog:
             write_atomically(self.rows, b"".join(map(_line, kept)))
         from torch.utils.tensorboard import SummaryWriter
 
+        _silence_writer()
         # TensorBoard hides what was written for this step and later before the run was resumed.
         self.events: SummaryWriter | None = SummaryWriter(folder, purge_step=first_step)
 
@@ -73,11 +87,9 @@ class RunLog:
             text = f"Warning: {self.folder}: events cannot be written ({error.strerror})"
             text += "; the run continues without TensorBoard events"
             print(printable(text), file=sys.stderr)
-            self.close()
+            self.events = None
 
     def close(self) -> None:
         """Close the events; nothing is added to them any more."""
-        if self.events:
-            with contextlib.suppress(OSError):  # it tries once more to write what it could not
-                self.events.close()
-            self.events = None
+        self._write_events(lambda events: events.close())
+        self.events = None

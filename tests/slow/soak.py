@@ -96,13 +96,13 @@ class Soak:
                 process.send_signal(number)
             said += process.communicate()[1]
             self.counts[number.name] += 1
+        require("Traceback" not in said or process.returncode < 0, said)
         good = {0, *(-number for number in SIGNALS), *(128 + number for number in SIGNALS)}
         if full and process.returncode == 1:
             self.counts["disk full"] += 1
             require("File too large" in said, said)
             return 1
         require(process.returncode in good, f"{command} exited {process.returncode}: {said}")
-        require("Traceback" not in said or process.returncode < 0, said)
         return process.returncode
 
     def whole(self, command: list[str]) -> None:

@@ -152,7 +152,6 @@ def test_a_signal_after_the_last_step_changes_nothing(small_dataset, tmp_path):
     assert status(tmp_path)["state"] == "finished"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
 def test_a_full_disk_is_found_at_step_0_and_in_one_sentence(small_dataset, tmp_path):
     """The pictures fit into 30 kB, a checkpoint does not."""
     trainer = start(small_dataset, tmp_path)
@@ -185,7 +184,6 @@ def fill_up_at(step, place, trainer, patch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's
 def test_events_that_cannot_be_written_neither_end_nor_hang_a_run(
     small_dataset, tmp_path, monkeypatch, capsys
 ):
