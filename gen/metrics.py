@@ -84,8 +84,7 @@ class CheckerboardLevel(Metric):
             raise MeasurementError("no images to measure: call update first")
         values: dict[str, float] = {}
         for number, period in conclude(meter.state).periods.items():
-            level = period.level_dbc if period.detected else None
-            level = period.level_upper_dbc if level is None else level
+            level = period.reading_dbc if period.detected else period.level_upper_dbc
             if period.undefined or level is None:
                 continue
             values[f"period{number}_dbc"] = level

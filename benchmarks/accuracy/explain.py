@@ -100,6 +100,10 @@ def cases(seed: int = 1, names: Collection[str] = ()) -> Iterator[Case]:
 
     With `names`, those of these names.
     """
+
+    def wanted(name: str) -> bool:
+        return not names or name in names
+
     data = load_dataset("shapes", root="data", size=(32, 32), channels=3, count=512)
     images = data.fetch(range(512)).images.float() / 127.5 - 1
     kinds = [(upsample, kind.kernel_sizes[0]) for upsample, kind in UPSAMPLERS.items()]
@@ -107,7 +111,7 @@ def cases(seed: int = 1, names: Collection[str] = ()) -> Iterator[Case]:
         for trained in (False, True):
             how = "trained" if trained else "random"
             name = f"{upsample} k{kernel}, {how}"
-            if names and name not in names:
+            if not wanted(name):
                 continue
             torch.manual_seed(seed)
             decoder = Decoder(16, (32, 32), 3, 16, upsample, kernel)
@@ -116,7 +120,7 @@ def cases(seed: int = 1, names: Collection[str] = ()) -> Iterator[Case]:
     torch.manual_seed(seed - 1)
     for name in ("unet", "super_resolution", "autoencoder", "tokens", "wavelet", "frames"):
         network, draw = getattr(networks, name)()
-        if names and f"{name}, random" not in names:
+        if not wanted(f"{name}, random"):
             continue
         yield Case(f"{name}, random", network.eval(), draw)
     if seed > 1:
@@ -126,7 +130,7 @@ def cases(seed: int = 1, names: Collection[str] = ()) -> Iterator[Case]:
         ("vae_celeba_yanndubs.pt", foreign_networks.vae_celeba, (0.0, 1.0)),
         ("cwgangp_resize_mnist_hayato.pth", foreign_networks.resize_mnist, (-1.0, 1.0)),
     ):
-        if names and Path(file).stem not in names:
+        if not wanted(Path(file).stem):
             continue
         if not (WEIGHTS / file).is_file():
             print(f"{file}: skipped, {WEIGHTS} is not there")

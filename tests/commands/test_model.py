@@ -61,7 +61,7 @@ def test_model_names_layer_period_and_fix(uneven, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Period 2: detected" in result.output
     assert "mostly main.6 (transposed, kernel 4, factor 2)" in result.output
-    assert "gen repair balances it" in result.output
+    assert "gen repair tries to balance it" in result.output
     plain = json.loads((tmp_path / "m.json").read_text())
     assert [layer["name"] for layer in plain["layers"]] == ["main.3", "main.6"]
     assert [layer["period"] for layer in plain["layers"]] == [4, 2]

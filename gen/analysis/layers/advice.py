@@ -237,7 +237,7 @@ def _advise_layer(share: LayerShare, trace: Trace) -> str:
     repairs = share.weights is not None and share.weights.is_cause
     last = bool(balanceable) and layer.leaves == balanceable[-1].leaves
     if repairs and last:
-        after = "gen repair balances it without training."
+        after = "gen repair tries to balance it without training."
     elif repairs:
         after = f"Repairing an inner layer makes grids worse; {AGAIN}."
     else:

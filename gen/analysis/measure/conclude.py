@@ -198,12 +198,18 @@ def _period(f: Findings) -> Period:
         severity=severity(dbc) if detected and dbc is not None and in_words else None,
         replica_dbc=decibels(found.replica),
         line_dbc=decibels(found.line),
-        excess_db=float(e.excess.value[0].max()) * DB_PER_NEPER,
+        excess_db=float(e.excess.value[_clearest(f, "excess")]) * DB_PER_NEPER,
         excess_p_value=best["excess"],
-        trace_depth=float(np.abs(e.trace.value[0]).max()),
+        trace_depth=float(np.abs(e.trace.value[_clearest(f, "trace")])),
         trace_p_value=best["trace"],
         found=tuple(name for name, p in best.items() if p < SIGNIFICANT),
     )
+
+
+def _clearest(f: Findings, name: str) -> tuple[int, int]:
+    """Plane and line with the smallest p of a statistic."""
+    p = f.raw[name] / f.weight
+    return np.unravel_index(p.argmin(), p.shape)
 
 
 def _level(f: Findings, planes: list[int]) -> Level:

@@ -104,8 +104,9 @@ class Period:
     `detected`, and `severity` is its level in words, unless the images have hardly any contrast.
     `limits_dbc` holds the level that is found with 90 % power at each class of lines ("corner",
     "interior", "axis"; None for 0 dBc and more), `detection_limit_dbc` the least and
-    `best_limit_dbc` the most sensitive of them. `found` names the statistics with a corrected p
-    below 0.05; `undefined` says why nothing was measured.
+    `best_limit_dbc` the most sensitive of them. `excess_db` and `trace_depth` are those of the line
+    and channel with the smallest p. `found` names the statistics with a corrected p below 0.05;
+    `undefined` says why nothing was measured.
     """
 
     level_dbc: float | None = None

@@ -108,7 +108,7 @@ TABLE = {
         situation({2: GRID}, [INNER, LAST], [(LAST, DOWN, DOWN)]),
         "Period 2 at -30.0 dBc: mostly last (transposed, kernel 4, factor 2): balancing it alone "
         "lowers the level by 12.0 dB (share 90 % [80, 100]). Its geometry is even, its weights are "
-        "not. gen repair balances it without training.",
+        "not. gen repair tries to balance it without training.",
         "training images",
     ),
     "an uneven kernel": (

@@ -141,7 +141,7 @@ def test_sentences_about_published_kinds_of_networks():
     network, draw = make.super_resolution()
     (sentence, *rest) = explain(network, draw(64))
     assert sentence.startswith("Period 3 at ") and "mostly up.1 (subpixel, kernel 3" in sentence
-    assert "gen repair balances it" in sentence and not rest
+    assert "gen repair tries to balance it" in sentence and not rest
     network, draw = make.autoencoder()
     text = " ".join(explain(network, draw(64)))
     assert "training images" not in text and "gen repair" not in text

@@ -36,6 +36,15 @@ def test_a_multiplied_grid_is_a_replica(draw, pattern):
     assert found.verdict(2).startswith("Period 2: detected at -")
 
 
+def test_excess_is_that_of_the_channel_that_shows_it(pattern):
+    generator = np.random.default_rng(1)
+    images = generator.normal(128, 20, (200, 3, 32, 32))
+    images[:, 2] += 4 * generator.choice([-1, 1], (200, 1, 1)) * pattern((32, 32), (0.5, 0.5))
+    found = measure(images, (2,), value_range=(0, 255)).periods[2]
+    assert found.found == ("excess",) and not found.detected
+    assert found.excess_db > 6
+
+
 def black(images):
     return np.where(images > 200, images, 0)
 
