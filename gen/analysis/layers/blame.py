@@ -39,6 +39,7 @@ Way = Literal["activations", "weights"]
 BLOCKS = 8  # groups of latents that the bootstrap draws from
 DRAWS = 400
 LEAST = 64  # inputs
+NO_SHARE = 0.005  # would be shown as 0 %
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Share:
     @property
     def is_cause(self) -> bool:
         """Whether the share is above zero, and balancing the layer alone lowers the level."""
-        return self.low > 0 and self.balanced_high_db < 0
+        return self.low > NO_SHARE and self.balanced_high_db < 0
 
     @property
     def is_compensation(self) -> bool:
         """Whether the layer takes away from the grid of others."""
-        return self.high < 0 and self.balanced_low_db > 0
+        return self.high < -NO_SHARE and self.balanced_low_db > 0
 
 
 @dataclass(frozen=True)

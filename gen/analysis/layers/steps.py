@@ -132,7 +132,8 @@ class _Flow:
 
     `size` and `place` are those of the nearest map, `periods` those of all earlier steps in pixels
     of that map, `made` what was made of it since: call → module, shape, number. `line` holds the
-    steps along one axis that were taken since.
+    steps along one axis that were taken since. Before the first map, `shaped` is the size to which
+    a vector was reshaped.
     """
 
     size: Size | None = None
@@ -140,6 +141,7 @@ class _Flow:
     periods: dict[int, Size] = field(default_factory=dict)
     made: dict[CallId, tuple[str, Size, int]] = field(default_factory=dict)
     line: tuple[Seen, ...] = ()
+    shaped: Size | None = None
 
     def at(self, place: Place, size: Sequence[int]) -> _Flow:
         """The flow of a map of this size."""
@@ -209,7 +211,7 @@ class _Finder:
         if not (tensors and made) or name.startswith(FACTORIES):
             return
         flow = self._joined(tensors[:1] if name in CONVOLUTIONS else tensors)
-        flow = self._through(seen, tensors[0], made[0], flow)
+        flow = self._shaped(tensors[0], made[0], self._through(seen, tensors[0], made[0], flow))
         for tensor in made:
             self._record(tensor, flow, seen.call, seen.path, written=tensor is tensors[0])
         if name in CONVOLUTIONS:
@@ -290,6 +292,15 @@ class _Finder:
             return flow.at(place, size)
         return self._resampled(seen, kind, flow, (flow.size, size), ratios, place)
 
+    def _shaped(self, source: Tensor, output: Tensor, flow: _Flow) -> _Flow:
+        """The flow after a call that may shape a vector (B, N) as a map, or move axes of that."""
+        if flow.size or output.ndim != 4 or output.numel() != source.numel():
+            return flow
+        vectors = source.ndim == 2 and len(source) == self.batch
+        moved = source.ndim == 4 and tuple(source.shape[-2:]) == flow.shaped
+        size = tuple(output.shape[-2:]) if vectors or moved else flow.shaped
+        return dataclasses.replace(flow, shaped=size)
+
     def _resampled(
         self,
         seen: Seen,
@@ -353,6 +364,8 @@ class _Finder:
         size = tuple(maps.shape[-2:])
         if flow.line:
             return self._lines(flow, size).at(place, size)
+        if flow.size is None and flow.shaped and math.prod(size) > math.prod(flow.shaped):
+            flow = dataclasses.replace(flow, size=flow.shaped)
         if flow.size in (None, size):
             return flow.at(place, size)
         ratios = [_lowest(n, m) for n, m in zip(flow.size, size, strict=True)]
@@ -400,7 +413,7 @@ class _Finder:
                 large = tuple(output.shape[axis] for axis in axes)
                 factors = [groups[axis][-1] if len(groups[axis]) == 2 else 1 for axis in axes]
                 small = tuple(n // f for n, f in zip(large, factors, strict=True))
-                known = flow.size == small or (flow.size is None and least == 2)
+                known = small == (flow.size or flow.shaped) or (flow.size is None and least == 2)
                 if known and max(factors) > 1 and min(factors) >= least:
                     place = Place(seen.call, "output", tuple(axis - 4 for axis in axes))
                     ratios = [(1, f) for f in factors]
@@ -421,7 +434,8 @@ def _join(a: _Flow, b: _Flow) -> _Flow:
         periods[number] = tuple(math.lcm(*pair) for pair in pairs)
     made = {**other.made, **large.made} if other.size in (None, large.size) else large.made
     line = large.line + tuple(x for x in other.line if x not in large.line)
-    return dataclasses.replace(large, periods=periods, made=made, line=line)
+    shaped = large.shaped or other.shaped
+    return dataclasses.replace(large, periods=periods, made=made, line=line, shaped=shaped)
 
 
 def _enlarges_lines(seen: Seen) -> bool:

@@ -87,10 +87,11 @@ class Trace:
 def _row(t: LayerTrace) -> str:
     layer = t.layer
     maps = "→".join("x".join(map(str, size)) for size in (layer.small, layer.large))
+    kind, stride = layer.kind[:11], "x".join(map(str, layer.stride))
     levels = (own_level(m, layer) for m in (t.output, t.passed_on))
     born, passed = levels
     return (
-        f"{layer.name[-19:]:<20}{layer.kind:<12}{maps:<18}{'x'.join(map(str, layer.stride)):>6}"
+        f"{layer.name[-19:]:<20}{kind:<12}{maps:<18}{stride:>6}"
         f"{layer.period if layer.period > 1 else 'none':>7}{_number(t.imbalance_db):>10}"
         f"{_number(t.predicted_dbc):>10}{born:>8}{passed:>8}"
     )

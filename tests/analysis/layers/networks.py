@@ -217,6 +217,47 @@ def by_numpy():
     return Function(forward, a=conv(4, 6), grow=Function(enlarge), b=conv(6, 3)), maps(4, 16, 16)
 
 
+def vectors(enlarge):
+    """A network that shapes vectors as maps of 16×16, which no operator takes before `enlarge`."""
+
+    def forward(n, x):
+        return enlarge(n.first(x).view(-1, 3, 16, 16)).tanh()
+
+    return Function(forward, first=nn.Linear(8, 768)), maps(8)
+
+
+def repeated():
+    return vectors(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def sampled():
+    def forward(x):
+        turn, size = torch.eye(2, 3).expand(len(x), -1, -1), (len(x), 3, 48, 48)
+        return F.grid_sample(x, F.affine_grid(turn, size, align_corners=False), align_corners=False)
+
+    return vectors(forward)
+
+
+def by_matrices():
+    doubling = torch.eye(16).repeat_interleave(2, 0)
+    return vectors(lambda x: doubling @ x @ doubling.T)
+
+
+def by_fourier():
+    def forward(x):
+        return torch.fft.irfft2(torch.fft.rfft2(x), s=(32, 32))
+
+    return vectors(forward)
+
+
+def channels_last():
+    def forward(n, x):
+        x = n.first(x).view(-1, 16, 16, 3).permute(0, 3, 1, 2).contiguous()
+        return torch.kron(x, torch.ones(1, 1, 2, 2)).tanh()
+
+    return Function(forward, first=nn.Linear(8, 768)), maps(8)
+
+
 def reduced(size=28):
     """Enlarged to 32×32 by two layers, then resized."""
 

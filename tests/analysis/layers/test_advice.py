@@ -111,6 +111,11 @@ TABLE = {
         "not. gen repair tries to balance it without training.",
         "training images",
     ),
+    "a share that is certain, and nothing": (
+        situation({2: GRID}, [LAST], [(LAST, share(0.001, -0.002, 0.0005, 0.001), None)], 1.0),
+        "Period 2 at -30.0 dBc: can come from last, but no balancing lowers it",
+        "in part",
+    ),
     "an uneven kernel": (
         situation({2: GRID}, [ODD], [(ODD, DOWN, DOWN)]),
         "Its kernel overlaps unevenly. Instead: --kernel 4 --stride 2",

@@ -26,6 +26,11 @@ FOUND = [  # network, (kind, stride, final period) of its layers
     (make.interleaved, [("views", (2, 1), 2)]),
     (make.indexed, [("index", (3, 3), 3)]),
     (make.by_numpy, [("views", (2, 2), 2)]),
+    (make.repeated, [("views", (2, 1), 2), ("views", (1, 2), 2)]),
+    (make.sampled, [("grid_sampler_2d", (3, 3), 3)]),
+    (make.by_matrices, [("views", (2, 2), 2)]),
+    (make.by_fourier, [("fft_c2r", (2, 2), 2)]),
+    (make.channels_last, [("views", (2, 2), 2)]),
     (
         make.reduced,
         [("transposed", (2, 2), 7), ("transposed", (2, 2), 7), ("resize", (7, 7), 7)],
