@@ -35,7 +35,8 @@ WEIGHT, BIAS, STRIDE, PADDING, DILATION, TRANSPOSED, GROUPS = 1, 2, 3, 4, 5, 6, 
 MEASURABLE = 32  # pixels: longer periods have so many lines that they are measured only on request
 CONVOLUTIONS = ("convolution", "_convolution")
 POOLS = ("avg_pool", "max_pool", "_adaptive_avg_pool", "adaptive_max_pool")
-VIEWS = ("view", "_unsafe_view", "reshape", "permute", "clone", "expand", "unfold", "as_strided")
+VIEWS = ("view", "_unsafe_view", "reshape", "permute", "clone", "expand", "detach")
+VIEWS += ("unfold", "as_strided")
 FACTORIES = ("new_", "zeros", "ones", "empty", "full", "rand")  # take no values of their arguments
 PADS = ("constant_pad", "reflection_pad", "replication_pad", "cat")
 
@@ -133,7 +134,7 @@ class _Flow:
     `size` and `place` are those of the nearest map, `periods` those of all earlier steps in pixels
     of that map, `made` what was made of it since: call → module, shape, number. `line` holds the
     steps along one axis that were taken since. Before the first map, `shaped` is the size to which
-    a vector was reshaped.
+    the batch was first shaped: () until then, None for what does not come from the inputs.
     """
 
     size: Size | None = None
@@ -201,6 +202,7 @@ class _Finder:
         self.notes: list[str] = []
         self.unseen: list[str] = []
         self.number = 0
+        self.entered = False
 
     def see(self, seen: Seen) -> None:
         """Follow one call."""
@@ -220,11 +222,14 @@ class _Finder:
             self.convolved.pop(id(made[0]), None)
 
     def enter(self, path: str, inputs: Any) -> None:
-        """Begin with the maps that the network takes."""
-        for tensor in _tensors(inputs if not path else ()):
-            if tensor.ndim in (4, 5) and tensor.is_floating_point():
-                self.alive.append(tensor)
-                self.flows[_address(tensor)] = {None: _Flow(tuple(tensor.shape[-2:]))}
+        """Begin with what the network takes."""
+        given = [] if self.entered else list(_tensors(inputs))
+        for tensor in given:
+            self.entered = True
+            maps = tensor.ndim in (4, 5) and tensor.is_floating_point()
+            self.alive.append(tensor)
+            size = tuple(tensor.shape[-2:]) if maps else None
+            self.flows[_address(tensor)] = {None: _Flow(size, shaped=())}
 
     def leave(self, path: str, inputs: Any, output: Any) -> None:
         """Follow a module through what torch's operators did not show."""
@@ -293,12 +298,14 @@ class _Finder:
         return self._resampled(seen, kind, flow, (flow.size, size), ratios, place)
 
     def _shaped(self, source: Tensor, output: Tensor, flow: _Flow) -> _Flow:
-        """The flow after a call that may shape a vector (B, N) as a map, or move axes of that."""
-        if flow.size or output.ndim != 4 or output.numel() != source.numel():
+        """The flow after a call that may shape a batch as maps, move their axes, or end them."""
+        known = flow.size or flow.shaped is None
+        if known or len(output) != self.batch or output.ndim not in (3, 4):
             return flow
-        vectors = source.ndim == 2 and len(source) == self.batch
-        moved = source.ndim == 4 and tuple(source.shape[-2:]) == flow.shaped
-        size = tuple(output.shape[-2:]) if vectors or moved else flow.shaped
+        size = tuple(output.shape[-2:]) if output.ndim == 4 else ()  # else tokens
+        moved = output.numel() == source.numel() and tuple(source.shape[-2:]) == flow.shaped
+        if size == (1, 1) or (size and flow.shaped and not moved):
+            return flow
         return dataclasses.replace(flow, shaped=size)
 
     def _resampled(
@@ -427,6 +434,9 @@ class _Finder:
 
 def _join(a: _Flow, b: _Flow) -> _Flow:
     """What a result of both descends from: the larger map counts, grids come from both."""
+    for flow, other in ((a, b), (b, a)):
+        if flow.size is None and flow.shaped is None:  # a constant
+            return other
     large, other = (b, a) if math.prod(b.size or (0,)) > math.prod(a.size or (0,)) else (a, b)
     periods = dict(large.periods)
     for number, period in other.periods.items():
@@ -434,7 +444,7 @@ def _join(a: _Flow, b: _Flow) -> _Flow:
         periods[number] = tuple(math.lcm(*pair) for pair in pairs)
     made = {**other.made, **large.made} if other.size in (None, large.size) else large.made
     line = large.line + tuple(x for x in other.line if x not in large.line)
-    shaped = large.shaped or other.shaped
+    shaped = min(a.shaped or (), b.shaped or (), key=lambda s: math.prod(s) if s else math.inf)
     return dataclasses.replace(large, periods=periods, made=made, line=line, shaped=shaped)
 
 

@@ -258,6 +258,30 @@ def channels_last():
     return Function(forward, first=nn.Linear(8, 768)), maps(8)
 
 
+def learned_constant():
+    """Zeros between the pixels of a map that is no input; `n.style` is what is random."""
+
+    def forward(n, x):
+        out = torch.zeros(len(x), 3, 32, 32)
+        out[:, :, ::2, ::2] = n.constant * n.style(x)[:, :, None, None]
+        return n.conv(out)
+
+    constant = nn.Parameter(torch.rand(1, 3, 16, 16))
+    return Function(forward, constant=constant, style=nn.Linear(8, 3), conv=conv(3, 3)), maps(8)
+
+
+def attention():
+    """16 tokens with heads of 16: (batch, 4, 16, 16) in the attention is no map."""
+
+    def forward(n, x):
+        q = n.tokens(x).view(-1, 16, 4, 16).transpose(1, 2)
+        x = F.scaled_dot_product_attention(q, q, q).transpose(1, 2).reshape(-1, 16, 64)
+        x = n.pixels(x).view(-1, 4, 4, 16, 16, 3)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, 64, 64)
+
+    return Function(forward, tokens=nn.Linear(8, 1024), pixels=nn.Linear(64, 768)), maps(8)
+
+
 def reduced(size=28):
     """Enlarged to 32×32 by two layers, then resized."""
 

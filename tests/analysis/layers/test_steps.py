@@ -31,6 +31,8 @@ FOUND = [  # network, (kind, stride, final period) of its layers
     (make.by_matrices, [("views", (2, 2), 2)]),
     (make.by_fourier, [("fft_c2r", (2, 2), 2)]),
     (make.channels_last, [("views", (2, 2), 2)]),
+    (make.learned_constant, [("views", (2, 2), 2)]),
+    (make.attention, [("views", (16, 16), 16)]),
     (
         make.reduced,
         [("transposed", (2, 2), 7), ("transposed", (2, 2), 7), ("resize", (7, 7), 7)],
