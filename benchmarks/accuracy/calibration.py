@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import itertools
 import sys
 import tarfile
 import time
@@ -552,7 +553,8 @@ def incoherent(options: Options) -> None:
     number = options.sets(20, 4)
     head(
         "Excess and trace",
-        f"Share of {number} sets of 32 photographs of 64×64 in which the statistic is found.",
+        f"Share of {number} sets in which the statistic is found: of 32 photographs of 64×64, or "
+        "of 256 other images.",
         *("set", "statistic", "found", "version 0.1", "prototype"),
     )
     generator = np.random.default_rng(8)
@@ -563,14 +565,9 @@ def incoherent(options: Options) -> None:
         ("rows", 3.0, None, 0.65),
         ("interior, period 4", 0.6, 0.10, 1.0),
     ):
-        hits = []
-        for _ in range(number):
-            plain = draw(generator, 32)
-            signs = generator.choice([-1.0, 1.0], (32, 1, 1))
-            found = look(plain + signs * depth * wave(grid, plain.shape))
-            hits.append("excess" in found.periods[GRIDS[grid][0]].found)
+        share = _excess_found(generator, draw, 32, grid, depth, number)
         name = f"{grid}, {depth:g} gray levels, sign by image"
-        row(name, "excess", f"{mean(hits):.2f}", old if old is not None else "", prototype)
+        row(name, "excess", f"{share:.2f}", old if old is not None else "", prototype)
     for name, change, period in (
         *(
             (f"enlarged ×2, {mode}", _enlarged(mode), 2)
@@ -583,6 +580,22 @@ def incoherent(options: Options) -> None:
             found = look(nulls.to_8_bit(change(draw(generator, 32))))
             hits.append("trace" in found.periods[period].found)
         row(name, "trace", f"{mean(hits):.2f}", {"JPEG 95": 0.75}.get(name, ""), 1.0)
+    for name, (other, count) in collections(options).items():
+        for grid, depth in itertools.product(("corner", "rows", "interior, period 4"), (1.0, 10.0)):
+            if count > 32:
+                share = _excess_found(generator, other, 256, grid, depth, number)
+                row(f"{name}: {grid}, {depth:g} gray levels", "excess", f"{share:.2f}", "", "")
+
+
+def _excess_found(generator, draw: Draw, count: int, grid: str, depth: float, number: int) -> float:
+    """Share of sets with excess from waves whose sign changes from image to image."""
+    hits = []
+    for _ in range(number):
+        plain = draw(generator, count)
+        signs = generator.choice([-1.0, 1.0], (count, 1, 1))
+        found = look(plain + signs * depth * wave(grid, plain.shape))
+        hits.append("excess" in found.periods[GRIDS[grid][0]].found)
+    return mean(hits)
 
 
 def _enlarged(mode: str) -> Callable[[NDArray], NDArray]:

@@ -26,7 +26,7 @@ def compare(
         if periods[e.period].undefined or others[e.period].undefined:
             continue
         replica, line = e.replica.minus(f.replica), e.line.minus(f.line)
-        excess = e.excess.minus(f.excess)
+        excess = e.weighted_excess.minus(f.weighted_excess)
         p = np.stack([replica.p_value[0], line.p_value[0], excess.two_sided[0]], -1)
         p_values.append(p)
         weights.append(np.full(p.shape, 1 / len(p)))

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .amplitude import Amplitude, Placebos, sandwich, trace_of
-from .excess import Excess, solve_excess
+from .excess import Excess, clearer, solve_excess
 from .lattice import LatticeLine
 from .statistics import TINY, Values, kish
 from .sums import Moments, State, TilingSums
-from .tiles import Tiling
+from .tiles import Tiling, phases
 from .trace import solve_trace
 
 MIN_CLUSTERS = 3
@@ -28,8 +28,9 @@ class Estimates:
 
     `even_line` and `even_replica` are the estimates in which every tile counts alike: they describe
     whole images, where `line` and `replica` describe the quietest tiles. The even line is that at
-    the mean brightness of all pixels. `contrast` (C,) is the mean over images of the variance of
-    their pixels, `spread` (C,) the variance of the pixels of all images, in gray levels².
+    the mean brightness of all pixels. `excess` is the clearer one of weighted and even tiles.
+    `contrast` (C,) is the mean over images of the variance of their pixels, `spread` (C,) the
+    variance of the pixels of all images, in gray levels².
     """
 
     period: int
@@ -39,6 +40,7 @@ class Estimates:
     even_line: Amplitude
     even_replica: Amplitude
     excess: Excess
+    weighted_excess: Excess
     trace: Amplitude
     contrast: Values
     spread: Values
@@ -131,18 +133,29 @@ def _solve_period(
     found, even = fit(sums.weighted), fit(sums.even, brightness[:, None])
     alive = found.alive[:, at]
     free = _free(tiling, measured)
-    second = by_image.weighted.second.cpu().numpy()[:, at]
-    a, g, mean = (v[:, at] for v in (found.a, found.g, found.mean))
+    ways = zip(tiling.axials, by_image.excess, by_image.powers, strict=True)
+    fits = (found, by_image.weighted, at), (even, by_image.even, rows)
+    excess = [
+        solve_excess(axial, compared, power.cpu().numpy(), rows, *_at(*fitted), alive)
+        for (axial, compared, power), fitted in zip(ways, fits, strict=False)  # sparse: one way
+    ]
     return Estimates(
         period,
         tuple(tiling.lines[n] for n in rows),
         *_amplitudes(tiling, measured, found, sums.places, rows, at, free, alive),
         *_amplitudes(tiling, measured, even, sums.even_places, rows, rows, (), alive),
-        solve_excess(tiling, by_image, rows, (a, g, mean), second, alive),
+        functools.reduce(clearer, excess),
+        excess[0],
         trace,
         contrast,
         square - brightness**2,
     )
+
+
+def _at(fitted: Fit, terms: Moments, rows) -> tuple[tuple[Values, ...], Values]:
+    """a, g, m̄ and the second moments at some frequencies."""
+    fits = tuple(v[:, rows] for v in (fitted.a, fitted.g, fitted.mean))
+    return fits, terms.second.cpu().numpy()[:, rows]
 
 
 def _amplitudes(tiling, measured, found: Fit, places, rows, at, free, alive) -> list[Amplitude]:
@@ -151,7 +164,7 @@ def _amplitudes(tiling, measured, found: Fit, places, rows, at, free, alive) -> 
     Their placebos are the shifts d and -d of the residuals z - a - g(m - m̄), then the frequencies
     `free` of lines.
     """
-    turns = np.exp(-1j * tiling.phases(tiling.shifts)).T
+    turns = np.exp(-1j * phases(tiling.shifts / tiling.spans, tiling.origins)).T
     turns = np.concatenate([turns, turns.conj()], -1)
     s = np.moveaxis(places.cpu().numpy()[:, :, rows] @ turns, 1, 0)
     a, g, mean, step = (v[:, at, None] for v in (found.a, found.g, found.mean, found.step))

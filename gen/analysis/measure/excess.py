@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .amplitude import Moments
 from .statistics import TINY, Values, f_test, welch_df
-from .sums import TilingSums
-from .tiles import Tiling
+from .tiles import AxialShifts
 
 
 @dataclass(frozen=True)
 class Excess:
     """ln of the power at a line over that at shifts along the axes (C, L), in nepers of power.
 
-    `variance` with `df` is that over images, `spread` with `spread_df` (L,) that over shifts.
+    `variance` with `df` is that over images, `spread` with `spread_df` (C, L) that over shifts.
+    `looks` is the number of such values of which this is the clearest: p is multiplied by it.
     """
 
     value: Values
@@ -25,6 +26,7 @@ class Excess:
     spread: Values
     spread_df: Values
     alive: NDArray[np.bool_]
+    looks: int = 1
 
     @property
     def two_sided(self) -> Values:
@@ -38,7 +40,8 @@ class Excess:
     def p_value(self) -> Values:
         """p of power above that around the line."""
         half = self.two_sided / 2
-        return np.where(self.alive, np.where(self.value > 0, half, 1 - half), 1.0)
+        p = np.where(self.alive, np.where(self.value > 0, half, 1 - half), 1.0)
+        return np.minimum(self.looks * p, 1)
 
     def minus(self, other: Excess) -> Excess:
         """The difference of two independent sets."""
@@ -48,13 +51,23 @@ class Excess:
         return Excess(value, variance, df, spread, self.spread_df, alive)
 
 
-def solve_excess(tiling: Tiling, sums: TilingSums, rows, fitted, second: Values, alive) -> Excess:
+def clearer(a: Excess, b: Excess) -> Excess:
+    """At each line the one with the smaller p."""
+    pairs = ((getattr(a, name), getattr(b, name)) for name in Excess.__annotations__)
+    *parts, _ = (np.where(a.p_value <= b.p_value, *pair) for pair in pairs)
+    return Excess(*parts, looks=a.looks + b.looks)
+
+
+def solve_excess(
+    axial: AxialShifts, moments: Moments, power: Values, rows, fitted, second: Values, alive
+) -> Excess:
     """Excess of some lines of a tiling; power that line and replica add is taken out.
 
-    `rows` are the indices of the lines, `fitted` a, g, m̄ of eq. (4) at them (C, L), `second` the
-    second moments (C, L, 7, 7) of the weighted terms.
+    `rows` are the indices of the lines, `moments` those of the powers that `axial` compares, and
+    `power` (C, L, 1 + A) their sums by shift; `fitted` a, g, m̄ of eq. (4) at the lines (C, L),
+    `second` the second moments (C, L, 7, 7) of the same terms.
     """
-    (first, cross, _), pairs = sums.excess.arrays(rows), sums.pairs[:, rows].cpu().numpy()
+    first, cross, _ = moments.arrays(rows)
     own, around = np.maximum(np.moveaxis(first, -1, 0), 1e-60)
     total = second[..., 3, 3] + second[..., 4, 4]
     coherent = np.maximum(total - _residual_power(second, *fitted), 0)
@@ -63,14 +76,18 @@ def solve_excess(tiling: Tiling, sums: TilingSums, rows, fitted, second: Values,
     n = np.maximum(around**2 / np.maximum(cross[..., 1, 1], TINY), 1.5)
     variance = cross[..., 0, 0] / own**2 - 2 * cross[..., 0, 1] / (own * around)
     variance = np.maximum((variance + cross[..., 1, 1] / around**2) * n / (n - 1), TINY)
-    logs = np.log(np.maximum(pairs / tiling.axial_responses, TINY))
-    use = tiling.own_shifts[rows]
+    logs = np.log(np.maximum(power[:, rows, 1:] / axial.responses, TINY))
+    use = axial.own[rows]
     count = use.sum(-1)
     mean = (logs * use).sum(-1, keepdims=True) / np.maximum(count, 1)[:, None]
     # The mean of both signs halves the variance of a shift.
     spread = 2 * (use * (logs - mean) ** 2).sum(-1) / np.maximum(count - 1, 1)
-    df = 2 * np.maximum(count - 1, 0)
-    return Excess(np.log(left / around), variance, n - 1, spread, df, alive)
+    df = np.broadcast_to(2 * np.maximum(count - 1, 0), spread.shape)
+    value = np.log(left / around)
+    if axial.even:  # what leaves power at one shift, such as a stripe, can leave it at the line
+        value = value - np.where(use, logs - mean, 0).max(-1)
+        alive = alive & (count > 1)
+    return Excess(value, variance, n - 1, spread, df, alive)
 
 
 def _residual_power(second: Values, a, g, mean) -> Values:

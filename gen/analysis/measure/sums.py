@@ -41,15 +41,15 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601; other channel counts take the plai
 class TilingSums:
     """Sums of one tiling over clusters; see `TileSums` for the terms.
 
-    `excess` has the terms |s_0|² and the mean of |s_d|²/R over axial shifts d; `pairs` (C, L, A) is
-    the sum of |s_d|² by shift, the mean of both signs. `places` and `even_places` (C, 7, L, tiles)
-    make the placebos.
+    For each of the tiling's `axials`, `excess` has the terms of `AxialShifts.compared`, and
+    `powers` (C, L, 1 + A) the sums of |s_d|². `places` and `even_places` (C, 7, L, tiles) make the
+    placebos.
     """
 
     weighted: Moments
     even: Moments
-    excess: Moments
-    pairs: Tensor
+    excess: list[Moments]
+    powers: list[Tensor]
     places: Tensor
     even_places: Tensor
 
@@ -352,11 +352,10 @@ def _piece(layout: Plan, x: Tensor, starts, planes_images, images: int, few: boo
     for tiling in layout.tilings:
         sums = tiling.sums(x, planes_images[0], starts)
         sums.even_places[0] = images * len(starts)  # without the empty images behind
-        own = tiling.pick(sums.weighted[3].square() + sums.weighted[4].square())
-        excess = torch.stack([own, (sums.pairs * tiling.beside).sum(1)])
-        clusters += [sums.weighted, sums.even, excess]
+        pairs = zip(tiling.axials, sums.powers, strict=True)
+        clusters += [sums.weighted, sums.even, *(axial.compared(power) for axial, power in pairs)]
         places = (v.permute(2, 0, 1, 3) for v in (sums.places, sums.even_places))
-        totals += [total(sums.pairs), *places]
+        totals += [*map(total, sums.powers), *places]
     for texture in layout.textures:
         depth, products = texture.sums(x, starts)
         clusters.append(depth)
@@ -374,8 +373,12 @@ def _reduced(parts, records: list[_Record], layout: Plan, blocks: int) -> Sums:
     mean, square = energy / (math.prod(layout.block) * blocks)
     variance = (square - mean * mean).clamp(min=0)
     tiled = [
-        TilingSums(*(next(found) for _ in range(3)), *(next(totals) for _ in range(3)))
-        for _ in layout.tilings
+        TilingSums(
+            *(next(found), next(found)),
+            *([next(values) for _ in tiling.axials] for values in (found, totals)),
+            *(next(totals), next(totals)),
+        )
+        for tiling in layout.tilings
     ]
     traced = [TextureSums(next(found), next(totals)) for _ in layout.textures]
     return Sums(energy.shape[-1], tiled, traced, torch.stack([mean, square, variance]).sum(-1))

@@ -32,16 +32,49 @@ class TileSums(NamedTuple):
     """Sums over the tiles of each block; N blocks last, seven terms first (see `TERMS`).
 
     `weighted` (7, K, N) at all K grid frequencies but zero; `even` (7, L, N) of the lines, where
-    every tile weighs 1; `pairs` (L, A, N), the mean of |Σ uz e^(-2πi d·o)|² at d and -d for the A
-    shifts along the axes. `places` and `even_places` (7, L, C, tiles), float64, are summed over the
-    blocks of each plane instead, by the tile's place in its block.
+    every tile weighs 1; `powers` (L, 1 + A, N) are `AxialShifts.power` of each of the tiling's
+    `axials`. `places` and `even_places` (7, L, C, tiles), float64, are summed over the blocks of
+    each plane instead, by the tile's place in its block.
     """
 
     weighted: Tensor
     even: Tensor
-    pairs: Tensor
+    powers: list[Tensor]
     places: Tensor
     even_places: Tensor
+
+
+class AxialShifts:
+    """Shifts d (A, 2) along the axes, in cycles per pixel, with which the excess compares d = 0.
+
+    `used` are the origins by axis of the tiles that count. An axis line is compared with shifts on
+    its axis (`own`, (L, A)). `responses` (A,) as eq. (5).
+    """
+
+    def __init__(self, shifts, origins, used, even, side, lines, device, dtype):
+        self.even = even
+        self.own = np.array(
+            [[(line.a != 0 or y == 0) and (line.b != 0 or x == 0) for y, x in shifts]
+             for line in lines]
+        )  # fmt: skip
+        self.responses = response(shifts, used, side)
+        counted = np.outer(*(np.isin(o, u) for o, u in zip(origins[::-1], used[::-1], strict=True)))
+        phase = phases(np.concatenate([np.zeros((1, 2)), shifts]), origins)
+        turn = np.concatenate([np.cos(phase), -np.sin(phase)]) * counted.ravel()
+        self.turn = torch.from_numpy(turn).to(device, dtype)
+        use = self.own / self.responses / np.maximum(self.own.sum(1, keepdims=True), 1)
+        self.beside = torch.from_numpy(use[..., None]).to(device, dtype)
+
+    def power(self, re: Tensor, im: Tensor) -> Tensor:
+        """|Σ z e^(-2πi d·o)|², the mean of d and -d, of values (L, tiles, N): (L, 1 + A, N)."""
+        turn = self.turn.expand(len(re), -1, -1)
+        real, imaginary = torch.bmm(turn, re), torch.bmm(turn, im)
+        power = real.square_().addcmul_(imaginary, imaginary)
+        return power[:, : len(turn[0]) // 2] + power[:, len(turn[0]) // 2 :]
+
+    def compared(self, power: Tensor) -> Tensor:
+        """Power at d = 0, and the mean of |s_d|²/R over the shifts (2, L, N)."""
+        return torch.stack([power[:, 0], (power[:, 1:] * self.beside).sum(1)])
 
 
 class Tiling:
@@ -73,11 +106,7 @@ class Tiling:
         self.dead = floor**2 * white + ALIVE**2
         self.spans = [o[-1] + side for o in self.origins]
         self._shifts()
-        phase = torch.from_numpy(self.phases(self.axial))
-        self.turn = torch.cat([phase.cos(), -phase.sin()]).to(device, dtype)
-        use = torch.from_numpy(self.own_shifts / self.axial_responses)
-        count = torch.from_numpy(self.own_shifts.sum(1, keepdims=True))
-        self.beside = (use / count)[..., None].to(device, dtype)  # weights of |s_d|² in the excess
+        self.axials = self._axials(hop, border, device, dtype)
 
     def steps(self, line: LatticeLine) -> tuple[int, int]:
         """Frequency of a line in steps of 1/grid."""
@@ -130,34 +159,30 @@ class Tiling:
         return matrix
 
     def _shifts(self) -> None:
-        """Shifts in steps of 1/span, one of each ±d: placebos (D, 2), and those of the excess.
-
-        Placebos have |d| ≤ 1/4P for the least P; the excess compares with A shifts along the axes,
-        an axis line with those on its axis (`own_shifts`, (L, A)).
-        """
+        """Placebos (D, 2): steps of 1/span, one of each ±d, |d| ≤ 1/4P for the least P."""
         reach = [span // (4 * min(self.periods)) for span in self.spans]
         rows, columns = range(-reach[0], reach[0] + 1), range(reach[1] + 1)
         found = [(i, j) for i in rows for j in columns if max(abs(i), j) > 1 and (j or i > 0)]
         self.shifts = np.array(found, dtype=int).reshape(-1, 2)
-        rows, columns = (range(2, max(2, span // self.side) + 1) for span in self.spans)
-        self.axial = np.array([(i, 0) for i in rows] + [(0, j) for j in columns])
-        self.responses, self.axial_responses = map(self.response, (self.shifts, self.axial))
-        self.own_shifts = np.array(
-            [[(line.a != 0 or i == 0) and (line.b != 0 or j == 0) for i, j in self.axial]
-             for line in self.lines]
-        )  # fmt: skip
+        self.responses = response(self.shifts / self.spans, self.origins, self.side)
 
-    def response(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """R(d) of shifts (D, 2), eq. (5): what white noise leaves there, relative to d = 0."""
-        by_axis = zip(shifts.T, self.spans, self.origins, strict=True)
-        rows, columns = (_response(d / n, o, self.side) for d, n, o in by_axis)
-        return rows * columns
+    def _axials(self, hop: int, dense: bool, device, dtype) -> list[AxialShifts]:
+        """Shifts up to 1/side for weighted tiles, and where tiles are dense also for even ones.
 
-    def phases(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """2πd·o of shifts (D, 2) over the tiles (D, tx·ty)."""
-        y, x = map(np.array, self.origins)
-        dy, dx = (2 * np.pi * shifts / self.spans).T[..., None, None]
-        return (dy * y + dx * x[:, None]).reshape(len(shifts), len(y) * len(x))
+        The sum of even tiles is zero at whole steps of 1/(tiles·hop), so a pattern does not reach
+        the shifts that it is compared with; a last tile off the hop does not count there. Stripes
+        of period 10 would alias through a hop of 5 to period 2.
+        """
+        regular = [[o for o in axis if o % hop == 0] for axis in self.origins]
+        cycles, found = [len(axis) * hop for axis in regular], []
+        kinds = [(False, self.spans, self.origins), (True, cycles, regular)]
+        for even, spans, used in kinds[: 1 + dense]:
+            first = 1 if even else 2
+            rows, columns = (np.arange(first, max(first, n // self.side) + 1) / n for n in spans)
+            shifts = np.array([(y, 0.0) for y in rows] + [(0.0, x) for x in columns])
+            each = self.origins, used, even, self.side, self.lines
+            found.append(AxialShifts(shifts, *each, device, dtype))
+        return found
 
     def turns(self, starts: list[tuple[int, int]]) -> Tensor | None:
         """Phases (2, K + 1, blocks) that refer blocks at `starts` to the origin of the image."""
@@ -203,6 +228,8 @@ class Tiling:
         weighted = x.new_empty(TERMS, k, n)
         places = x.new_empty(TERMS, lines, planes, len(m) // n, dtype=torch.float64)
         even = self._even(m, self.pick(re), self.pick(im), n, planes)
+        tiles = tuple(self.pick(v).view(lines, -1, n) for v in (re, im))
+        even_powers = [axial.power(*tiles) for axial in self.axials[1:]]
 
         def put(term: int, values: Tensor) -> Tensor:
             values = values.view(k, -1, n)
@@ -212,15 +239,12 @@ class Tiling:
             return chosen
 
         put(0, u)
-        turn = self.turn.expand(lines, -1, -1)
-        power = torch.bmm(turn, put(3, re.mul_(u))), torch.bmm(turn, put(4, im.mul_(u)))
-        power = power[0].square_().addcmul_(power[1], power[1])
+        power = self.axials[0].power(put(3, re.mul_(u)), put(4, im.mul_(u)))
         put(5, re.mul_(m))
         put(6, im.mul_(m))
         put(1, u.mul_(m))
         put(2, u.mul_(m))
-        pairs = power[:, : len(self.axial)] + power[:, len(self.axial) :]
-        return TileSums(weighted, even[0], pairs, places, even[1])
+        return TileSums(weighted, even[0], [power, *even_powers], places, even[1])
 
     def _even(self, m, re, im, n: int, planes: int) -> tuple[Tensor, Tensor]:
         """The same sums of the lines where every tile weighs 1: by block, and by place."""
@@ -243,6 +267,19 @@ def turned(z: Tensor, turns: Tensor) -> Tensor:
     re, im = z.unflatten(-1, (-1, turns.shape[-1]))
     cos, sin = turns[:, :, None]
     return torch.stack([re * cos - im * sin, re * sin + im * cos]).flatten(2)
+
+
+def response(d: NDArray[np.float64], origins: list[list[int]], side: int) -> NDArray[np.float64]:
+    """R(d) of shifts (D, 2), eq. (5): what white noise leaves there, relative to d = 0."""
+    rows, columns = (_response(axis, o, side) for axis, o in zip(d.T, origins, strict=True))
+    return rows * columns
+
+
+def phases(d: NDArray[np.float64], origins: list[list[int]]) -> NDArray[np.float64]:
+    """2πd·o of shifts (D, 2) over the tiles (D, tx·ty)."""
+    y, x = map(np.array, origins)
+    dy, dx = 2 * np.pi * d.T[..., None, None]
+    return (dy * y + dx * x[:, None]).reshape(len(d), len(y) * len(x))
 
 
 def _response(d: NDArray[np.float64], origins: list[int], side: int) -> NDArray[np.float64]:

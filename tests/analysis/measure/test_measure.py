@@ -45,6 +45,15 @@ def test_excess_is_that_of_the_channel_that_shows_it(pattern):
     assert found.excess_db > 6
 
 
+def test_a_strong_pattern_of_changing_sign_does_not_hide_itself(draw, pattern):
+    """Few tiles of small images with flat parts weigh, and a pattern leaks to what they show."""
+    signs = np.random.default_rng(1).choice([-1, 1], (200, 1, 1))
+    for depth in (1, 10):
+        images = draw(200)[:, 0] + depth * signs * pattern((32, 32), (0.5, 0.5))
+        found = measure(images[:, None], (2, 4), value_range=(0, 255)).periods
+        assert "excess" in found[2].found and not found[4].found
+
+
 def black(images):
     return np.where(images > 200, images, 0)
 
