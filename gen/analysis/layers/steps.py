@@ -300,7 +300,7 @@ class _Finder:
     def _shaped(self, source: Tensor, output: Tensor, flow: _Flow) -> _Flow:
         """The flow after a call that may shape a batch as maps, move their axes, or end them."""
         known = flow.size or flow.shaped is None
-        if known or len(output) != self.batch or output.ndim not in (3, 4):
+        if known or output.ndim not in (3, 4) or len(output) != self.batch:
             return flow
         size = tuple(output.shape[-2:]) if output.ndim == 4 else ()  # else tokens
         moved = output.numel() == source.numel() and tuple(source.shape[-2:]) == flow.shaped

@@ -221,7 +221,7 @@ def vectors(enlarge):
     """A network that shapes vectors as maps of 16×16, which no operator takes before `enlarge`."""
 
     def forward(n, x):
-        return enlarge(n.first(x).view(-1, 3, 16, 16)).tanh()
+        return enlarge(n.first(x / x.std()).view(-1, 3, 16, 16)).tanh()
 
     return Function(forward, first=nn.Linear(8, 768)), maps(8)
 
