@@ -84,7 +84,7 @@ class CheckerboardLevel(Metric):
             raise MeasurementError("no images to measure: call update first")
         values: dict[str, float] = {}
         for number, period in conclude(meter.state).periods.items():
-            level = period.reading_dbc if period.detected else period.level_upper_dbc
+            level = period.bound_dbc
             if period.undefined or level is None:
                 continue
             values[f"period{number}_dbc"] = level

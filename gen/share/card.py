@@ -128,7 +128,7 @@ def results(
 ) -> Iterator[tuple[str, str, float]]:
     """Identifier, name and value of each number of the card."""
     for number, period in (measurement.periods if measurement else {}).items():
-        level = period.reading_dbc if period.detected else period.level_upper_dbc
+        level = period.bound_dbc
         if not period.undefined and level is not None:
             kind = "detected" if period.detected else "not detected, upper bound"
             yield f"checkerboard_period_{number}", f"Checkerboard, dBc ({kind})", level

@@ -25,7 +25,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _silence_writer() -> None:
-    """Print no traceback of TensorBoard's thread: the next event raises what ended it again."""
+    """Suppress the traceback of TensorBoard's thread, whose error the next event raises again."""
     hook = threading.excepthook
     if hook.__module__ == __name__:
         return

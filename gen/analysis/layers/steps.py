@@ -35,8 +35,10 @@ WEIGHT, BIAS, STRIDE, PADDING, DILATION, TRANSPOSED, GROUPS = 1, 2, 3, 4, 5, 6, 
 MEASURABLE = 32  # pixels: longer periods have so many lines that they are measured only on request
 CONVOLUTIONS = ("convolution", "_convolution")
 POOLS = ("avg_pool", "max_pool", "_adaptive_avg_pool", "adaptive_max_pool")
-VIEWS = ("view", "_unsafe_view", "reshape", "permute", "clone", "expand", "detach")
-VIEWS += ("unfold", "as_strided")
+VIEWS = (
+    "view", "_unsafe_view", "reshape", "permute", "clone", "expand", "detach", "unfold",
+    "as_strided",
+)  # fmt: skip
 FACTORIES = ("new_", "zeros", "ones", "empty", "full", "rand")  # take no values of their arguments
 PADS = ("constant_pad", "reflection_pad", "replication_pad", "cat")
 
@@ -133,8 +135,9 @@ class _Flow:
 
     `size` and `place` are those of the nearest map, `periods` those of all earlier steps in pixels
     of that map, `made` what was made of it since: call → module, shape, number. `line` holds the
-    steps along one axis that were taken since. Before the first map, `shaped` is the size to which
-    the batch was first shaped: () until then, None for what does not come from the inputs.
+    steps along one axis that were taken since. Before the first map, `shaped` is the last two axes
+    of the batch when it first has four: () until then, and None for values that do not depend on
+    the inputs.
     """
 
     size: Size | None = None
@@ -223,8 +226,9 @@ class _Finder:
 
     def enter(self, path: str, inputs: Any) -> None:
         """Begin with what the network takes."""
-        given = [] if self.entered else list(_tensors(inputs))
-        for tensor in given:
+        if self.entered:
+            return
+        for tensor in _tensors(inputs):
             self.entered = True
             maps = tensor.ndim in (4, 5) and tensor.is_floating_point()
             self.alive.append(tensor)
@@ -444,7 +448,7 @@ def _join(a: _Flow, b: _Flow) -> _Flow:
         periods[number] = tuple(math.lcm(*pair) for pair in pairs)
     made = {**other.made, **large.made} if other.size in (None, large.size) else large.made
     line = large.line + tuple(x for x in other.line if x not in large.line)
-    shaped = min(a.shaped or (), b.shaped or (), key=lambda s: math.prod(s) if s else math.inf)
+    shaped = min(filter(None, (a.shaped, b.shaped)), key=math.prod, default=())
     return dataclasses.replace(large, periods=periods, made=made, line=line, shaped=shaped)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from .tiles import AxialShifts
 class Excess:
     """ln of the power at a line over that at shifts along the axes (C, L), in nepers of power.
 
-    `variance` with `df` is that over images, `spread` with `spread_df` (C, L) that over shifts.
+    `variance` with `df` is that over images, `spread` with `spread_df` that over shifts.
     `looks` is the number of such values of which this is the clearest: p is multiplied by it.
     """
 
@@ -53,9 +54,10 @@ class Excess:
 
 def clearer(a: Excess, b: Excess) -> Excess:
     """At each line the one with the smaller p."""
-    pairs = ((getattr(a, name), getattr(b, name)) for name in Excess.__annotations__)
-    *parts, _ = (np.where(a.p_value <= b.p_value, *pair) for pair in pairs)
-    return Excess(*parts, looks=a.looks + b.looks)
+    first = a.p_value <= b.p_value
+    names = [field.name for field in dataclasses.fields(Excess) if field.name != "looks"]
+    chosen = {name: np.where(first, getattr(a, name), getattr(b, name)) for name in names}
+    return Excess(**chosen, looks=a.looks + b.looks)
 
 
 def solve_excess(
@@ -82,7 +84,7 @@ def solve_excess(
     mean = (logs * use).sum(-1, keepdims=True) / np.maximum(count, 1)[:, None]
     # The mean of both signs halves the variance of a shift.
     spread = 2 * (use * (logs - mean) ** 2).sum(-1) / np.maximum(count - 1, 1)
-    df = np.broadcast_to(2 * np.maximum(count - 1, 0), spread.shape)
+    df = 2 * np.maximum(count - 1, 0)
     value = np.log(left / around)
     if axial.even:  # what leaves power at one shift, such as a stripe, can leave it at the line
         value = value - np.where(use, logs - mean, 0).max(-1)

@@ -132,6 +132,11 @@ class Period:
         """The level, or the upper end of its interval where there is no level."""
         return self.level_upper_dbc if self.level_dbc is None else self.level_dbc
 
+    @property
+    def bound_dbc(self) -> float | None:
+        """The reading where the period is detected, else the upper end of its interval."""
+        return self.reading_dbc if self.detected else self.level_upper_dbc
+
     def below(self, dbc: float) -> bool:
         """Whether the measurement proves a level below `dbc`: upper bound and limit both are."""
         proof = (self.level_upper_dbc, self.detection_limit_dbc)

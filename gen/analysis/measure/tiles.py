@@ -58,9 +58,9 @@ class AxialShifts:
              for line in lines]
         )  # fmt: skip
         self.responses = response(shifts, used, side)
-        counted = np.outer(*(np.isin(o, u) for o, u in zip(origins[::-1], used[::-1], strict=True)))
+        rows, columns = (np.isin(o, u) for o, u in zip(origins, used, strict=True))
         phase = phases(np.concatenate([np.zeros((1, 2)), shifts]), origins)
-        turn = np.concatenate([np.cos(phase), -np.sin(phase)]) * counted.ravel()
+        turn = np.concatenate([np.cos(phase), -np.sin(phase)]) * np.outer(columns, rows).ravel()
         self.turn = torch.from_numpy(turn).to(device, dtype)
         use = self.own / self.responses / np.maximum(self.own.sum(1, keepdims=True), 1)
         self.beside = torch.from_numpy(use[..., None]).to(device, dtype)
@@ -69,8 +69,7 @@ class AxialShifts:
         """|Σ z e^(-2πi d·o)|², the mean of d and -d, of values (L, tiles, N): (L, 1 + A, N)."""
         turn = self.turn.expand(len(re), -1, -1)
         real, imaginary = torch.bmm(turn, re), torch.bmm(turn, im)
-        power = real.square_().addcmul_(imaginary, imaginary)
-        return power[:, : len(turn[0]) // 2] + power[:, len(turn[0]) // 2 :]
+        return torch.add(*real.square_().addcmul_(imaginary, imaginary).chunk(2, 1))
 
     def compared(self, power: Tensor) -> Tensor:
         """Power at d = 0, and the mean of |s_d|²/R over the shifts (2, L, N)."""
@@ -175,9 +174,8 @@ class Tiling:
         """
         regular = [[o for o in axis if o % hop == 0] for axis in self.origins]
         cycles, found = [len(axis) * hop for axis in regular], []
-        kinds = [(False, self.spans, self.origins), (True, cycles, regular)]
-        for even, spans, used in kinds[: 1 + dense]:
-            first = 1 if even else 2
+        kinds = [(False, 2, self.spans, self.origins), (True, 1, cycles, regular)]
+        for even, first, spans, used in kinds[: 1 + dense]:
             rows, columns = (np.arange(first, max(first, n // self.side) + 1) / n for n in spans)
             shifts = np.array([(y, 0.0) for y in rows] + [(0.0, x) for x in columns])
             each = self.origins, used, even, self.side, self.lines
@@ -227,8 +225,9 @@ class Tiling:
         u = root.sqrt().mul_(root)  # eq. (3): v^(-3/4), and 3e-20 for dead tiles
         weighted = x.new_empty(TERMS, k, n)
         places = x.new_empty(TERMS, lines, planes, len(m) // n, dtype=torch.float64)
-        even = self._even(m, self.pick(re), self.pick(im), n, planes)
-        tiles = tuple(self.pick(v).view(lines, -1, n) for v in (re, im))
+        own = self.pick(re), self.pick(im)
+        even = self._even(m, *own, n, planes)
+        tiles = [v.view(lines, -1, n) for v in own]
         even_powers = [axial.power(*tiles) for axial in self.axials[1:]]
 
         def put(term: int, values: Tensor) -> Tensor:
